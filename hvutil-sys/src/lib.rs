@@ -1,1 +1,24 @@
+//! Safe bindings to the kernel interfaces a Hyper-V quiescing agent needs.
+//!
+//! | module | kernel interface |
+//! |---|---|
+//! | [`vss`] | the messages of `/dev/vmbus/hv_vss` (`include/uapi/linux/hyperv.h`) |
+//! | [`device`] | the channel itself: open, register, read a request, write a reply |
+//! | [`freeze`] | `FIFREEZE`, `FITHAW`, `syncfs` (`fs/ioctl.c`, `fs/super.c`) |
+//! | [`mount`] | `open_tree`, `fsopen`/`fsmount`, the mount id of a file descriptor |
+//! | [`loopdev`] | loop devices that detach themselves (`drivers/block/loop.c`) |
+//! | [`memory`] | `mlockall`, `PR_SET_IO_FLUSHER` |
+//!
+//! This is the only crate of the project with `unsafe` code; every block says why it is sound.
 
+#![expect(
+    unsafe_code,
+    reason = "system calls and ioctls that no safe library offers; nowhere else in the project"
+)]
+
+pub mod device;
+pub mod freeze;
+pub mod loopdev;
+pub mod memory;
+pub mod mount;
+pub mod vss;

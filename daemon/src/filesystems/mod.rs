@@ -1,0 +1,1 @@
+//! File systems: which there are, and the plan to hold them still.
