@@ -1,1 +1,20 @@
-#![allow(missing_docs)]
+//! The test bed of hv-vssd: the distribution's own `hv_utils` driver in a small
+//! guest, the Hyper-V host played from outside, and the C daemon and hv-vssd put
+//! through the same scenarios.
+//!
+//! Reading order: [`scenario`] (what a test is), [`guest`] (the machine),
+//! [`host`] (what Hyper-V says to it), [`agent`] (who answers), [`images`]
+//! (what the checkpoint holds), [`report`] (what was seen).
+
+pub mod agent;
+pub mod assets;
+pub mod command;
+pub mod error;
+pub mod guest;
+pub mod host;
+pub mod images;
+pub mod paths;
+pub mod proto;
+pub mod report;
+pub mod scenario;
+pub mod writer;

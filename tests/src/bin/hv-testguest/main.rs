@@ -1,0 +1,61 @@
+//! The guest's init and everything the bed needs inside the guest.
+//!
+//! As PID 1 it mounts the kernel's file systems, starts `serve` and reaps orphans.
+//! Its root is the initramfs: no freeze of a disk can stop it.
+
+mod processes;
+mod relay;
+mod serve;
+mod syslog;
+mod writer;
+
+use std::process::{Command, ExitCode};
+
+use nix::mount::{MsFlags, mount};
+use nix::sys::wait::{WaitStatus, wait};
+
+fn main() -> ExitCode {
+    let args: Vec<String> = std::env::args().collect();
+    let words: Vec<&str> = args.iter().skip(1).map(String::as_str).collect();
+    let outcome = match words.as_slice() {
+        _ if std::process::id() == 1 => init(),
+        ["serve"] => serve::serve(),
+        ["writer", directory, state] => writer::run(directory, state),
+        _ => Err("usage: hv-testguest serve | writer DIRECTORY STATE-FILE".into()),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("hv-testguest: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+type Outcome = Result<(), Box<dyn std::error::Error>>;
+
+fn init() -> Outcome {
+    for (kind, at) in [
+        ("devtmpfs", "/dev"),
+        ("proc", "/proc"),
+        ("sysfs", "/sys"),
+        ("tmpfs", "/run"),
+    ] {
+        std::fs::create_dir_all(at)?;
+        mount(Some(kind), at, Some(kind), MsFlags::empty(), None::<&str>)?;
+    }
+    for module in std::fs::read_to_string("/etc/boot-modules")?.lines() {
+        Command::new("/sbin/modprobe").arg(module).status()?;
+    }
+    let server = Command::new("/proc/self/exe").arg("serve").spawn()?;
+    let server = nix::unistd::Pid::from_raw(i32::try_from(server.id())?);
+    loop {
+        match wait() {
+            Ok(WaitStatus::Exited(pid, _) | WaitStatus::Signaled(pid, ..)) if pid == server => {
+                eprintln!("hv-testguest: the server has ended, powering off");
+                nix::sys::reboot::reboot(nix::sys::reboot::RebootMode::RB_POWER_OFF)?;
+            }
+            _ => {}
+        }
+    }
+}

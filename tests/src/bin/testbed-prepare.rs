@@ -1,0 +1,18 @@
+//! Prepares what the guests are made of. Safe to run again, and several at once.
+
+use std::process::ExitCode;
+
+use tests::assets::{Kernel, prepare};
+
+fn main() -> ExitCode {
+    for kernel in Kernel::ALL {
+        match prepare(kernel) {
+            Ok(done) => println!("guest {}: {done}", kernel.series()),
+            Err(error) => {
+                eprintln!("guest {}: {error}", kernel.series());
+                return ExitCode::FAILURE;
+            }
+        }
+    }
+    ExitCode::SUCCESS
+}
