@@ -1,0 +1,86 @@
+//! File system types by how a freeze has to treat them.
+
+/// How a file system of some type is treated.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// On a server elsewhere: a dead one would block whoever opens its mount point.
+    Remote,
+    /// Served by a process of this guest: a dead or frozen one would do the same.
+    Fuse,
+    /// Its files are those of another file system; the option, or for `None` the source, names the directory they are written to.
+    Layered(Option<&'static str>),
+    /// Local, but its driver has no `freeze_fs` (struct super_operations in the kernel's include/linux/fs.h).
+    CannotFreeze,
+    /// Nothing of it is on a disk.
+    Pseudo,
+    /// To be frozen; FIFREEZE itself tells whether that is possible.
+    Freezable,
+}
+
+const REMOTE: [&str; 24] = [
+    "9p", "acfs", "afs", "beegfs", "ceph", "cifs", "coda", "gpfs", "lustre", "mvfs", "ncpfs",
+    "nfs", "nfs4", "orangefs", "panfs", "prl_fs", "pvfs2", "smb2", "smb3", "smbfs", "vboxsf",
+    "virtiofs", "vmhgfs", "webdav",
+];
+
+const CANNOT_FREEZE: [&str; 25] = [
+    "adfs", "affs", "apfs", "bfs", "exfat", "hfs", "hfsplus", "hpfs", "jffs2", "minix", "msdos",
+    "ntfs", "ntfs3", "ntfsplus", "omfs", "qnx4", "qnx6", "sysv", "ubifs", "udf", "ufs", "umsdos",
+    "vfat", "yaffs2", "zfs",
+];
+
+impl Kind {
+    /// The kind of `fstype`, a type as mountinfo names it; `nodev` tells whether /proc/filesystems marks a type as one without a device.
+    pub(crate) fn of(fstype: &str, nodev: impl Fn(&str) -> bool) -> Self {
+        let base = fstype.split('.').next().unwrap_or(fstype);
+        match base {
+            "fuse" | "fuseblk" => Self::Fuse,
+            "overlay" | "overlayfs" => Self::Layered(Some("upperdir")),
+            "ecryptfs" | "shiftfs" => Self::Layered(None),
+            _ if REMOTE.contains(&base) => Self::Remote,
+            _ if CANNOT_FREEZE.contains(&base) => Self::CannotFreeze,
+            _ if nodev(fstype) || nodev(base) => Self::Pseudo,
+            _ => Self::Freezable,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_type_is_treated_as_what_it_is() {
+        let nodev = |name: &str| {
+            matches!(
+                name,
+                "tmpfs" | "zfs" | "nfs" | "overlay" | "autofs" | "fuse" | "ubifs"
+            )
+        };
+        for (fstype, kind) in [
+            ("ext4", Kind::Freezable),
+            ("btrfs", Kind::Freezable),
+            ("somefs-of-2031", Kind::Freezable),
+            ("tmpfs", Kind::Pseudo),
+            ("autofs", Kind::Pseudo),
+            ("nfs", Kind::Remote),
+            ("nfs4", Kind::Remote),
+            ("fuse", Kind::Fuse),
+            ("fuse.glusterfs", Kind::Fuse),
+            ("fuseblk", Kind::Fuse),
+            ("fuseblk.ntfs-3g", Kind::Fuse),
+            ("vfat", Kind::CannotFreeze),
+            ("zfs", Kind::CannotFreeze),
+            ("ubifs", Kind::CannotFreeze),
+            ("overlay", Kind::Layered(Some("upperdir"))),
+        ] {
+            assert_eq!(Kind::of(fstype, nodev), kind, "{fstype}");
+        }
+    }
+
+    #[test]
+    fn the_lists_can_be_read() {
+        assert!(REMOTE.is_sorted());
+        assert!(CANNOT_FREEZE.is_sorted());
+    }
+}

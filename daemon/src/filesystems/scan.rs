@@ -1,0 +1,208 @@
+//! Reads what a plan is made of: the mount table, the kernel's file system types, and the block devices beneath.
+//!
+//! Nothing is opened outside `/proc` and `/sys`; outside them only paths below `/dev` are looked up. A dead server or process behind a mount point cannot block it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::path::{Component, Path, PathBuf};
+use std::{fs, io};
+
+use super::blockdev::{BlockDevice, Sysfs};
+use super::device::DeviceNumber;
+use super::kinds::Kind;
+use super::mountinfo::{self, Mount};
+
+/// Everything a plan is made from, at one moment.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Scan {
+    /// The mount table, in its order.
+    pub mounts: Vec<Mount>,
+    /// Types without a device (`nodev` in /proc/filesystems, `man 5 filesystems`).
+    pub nodev: BTreeSet<String>,
+    /// For each superblock with blocks of its own the devices these are on; none where they could not be found out.
+    pub members: BTreeMap<DeviceNumber, Vec<DeviceNumber>>,
+    /// The block devices that [`Scan::members`] names, and all beneath those. A device that is missing here is unknown.
+    pub devices: BTreeMap<DeviceNumber, BlockDevice>,
+}
+
+/// Where to read; anything but the system's own is for tests.
+#[derive(Debug, Clone)]
+pub struct Roots {
+    /// The proc file system; `self/mountinfo` and `filesystems` are read there.
+    pub proc: PathBuf,
+    /// The sys file system.
+    pub sys: PathBuf,
+    /// How a path below `/dev` becomes a device number.
+    pub dev: DeviceNodes,
+}
+
+/// How a path below `/dev` becomes a device number.
+#[derive(Debug, Clone)]
+pub enum DeviceNodes {
+    /// By `stat`.
+    System,
+    /// By this list.
+    Listed(BTreeMap<PathBuf, DeviceNumber>),
+}
+
+impl Default for Roots {
+    fn default() -> Self {
+        Self {
+            proc: "/proc".into(),
+            sys: "/sys".into(),
+            dev: DeviceNodes::System,
+        }
+    }
+}
+
+/// Why the system could not be read; nothing may then be frozen.
+#[derive(Debug, thiserror::Error)]
+pub enum ScanError {
+    /// A file of /proc is not readable.
+    #[error("{} cannot be read: {source}", path.display())]
+    Read {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// A line of the mount table is not as the kernel writes it.
+    #[error("{}: {source}", path.display())]
+    Mountinfo {
+        /// The table.
+        path: PathBuf,
+        /// The line.
+        source: mountinfo::ParseError,
+    },
+    /// The mount table is empty, which it is for no living process.
+    #[error("{} names no mount at all; nothing is frozen, because every file system would be missed", path.display())]
+    NoMounts {
+        /// The table.
+        path: PathBuf,
+    },
+}
+
+/// Reads the mount table of this process and the devices beneath it, in time linear in the number of mounts.
+///
+/// # Errors
+/// When the mount table or the list of types cannot be read in full. What is missing in sysfs is no error; the plan then places the superblock with care.
+pub fn scan(roots: &Roots) -> Result<Scan, ScanError> {
+    let table = roots.proc.join("self/mountinfo");
+    let mounts = mountinfo::parse(&read(&table)?).map_err(|source| ScanError::Mountinfo {
+        path: table.clone(),
+        source,
+    })?;
+    if mounts.is_empty() {
+        return Err(ScanError::NoMounts { path: table });
+    }
+    let nodev = nodev_types(&read(&roots.proc.join("filesystems"))?);
+    let kind_of = |mount: &Mount| Kind::of(&mount.fstype, |name| nodev.contains(name));
+    let unsafe_places: Vec<&Path> = mounts
+        .iter()
+        .filter(|mount| mount.mount_point.starts_with("/dev") && may_block(mount, kind_of(mount)))
+        .map(|mount| mount.mount_point.as_path())
+        .collect();
+    let resolve = |path: &Path| match unsafe_places.iter().any(|place| path.starts_with(place)) {
+        true => None,
+        false => roots.dev.resolve(path),
+    };
+    let mut sysfs = Sysfs::new(&roots.sys, &resolve);
+    let mut members = BTreeMap::new();
+    for mount in &mounts {
+        let has_blocks = matches!(kind_of(mount), Kind::CannotFreeze | Kind::Freezable);
+        if !has_blocks || members.contains_key(&mount.dev) {
+            continue;
+        }
+        let on = devices_of(mount, &mut sysfs, &resolve);
+        for dev in &on {
+            sysfs.load(*dev);
+        }
+        members.insert(mount.dev, on);
+    }
+    let devices = sysfs.into_devices();
+    Ok(Scan {
+        mounts,
+        nodev,
+        members,
+        devices,
+    })
+}
+
+/// Whether looking up a path on this mount could wait for a server, a process or an automount.
+fn may_block(mount: &Mount, kind: Kind) -> bool {
+    matches!(kind, Kind::Remote | Kind::Fuse) || mount.fstype == "autofs"
+}
+
+/// The block devices a superblock lies on.
+fn devices_of(
+    mount: &Mount,
+    sysfs: &mut Sysfs<'_>,
+    resolve: &dyn Fn(&Path) -> Option<DeviceNumber>,
+) -> Vec<DeviceNumber> {
+    let mut on: Vec<DeviceNumber> = if mount.dev.is_anonymous() {
+        let named = named_devices(mount)
+            .filter_map(resolve)
+            .collect::<Vec<_>>();
+        let pool = named.first().and_then(|first| sysfs.btrfs_members(*first));
+        pool.filter(|_| mount.fstype == "btrfs").unwrap_or(named)
+    } else {
+        vec![mount.dev]
+    };
+    // XFS keeps its journal and its real-time files on devices of their own, if told so (man 5 xfs).
+    for option in ["logdev", "rtdev"] {
+        let path = mount.super_option(option);
+        on.extend(path.and_then(|path| resolve(Path::new(&path))));
+    }
+    on
+}
+
+/// The devices a source names; bcachefs names all of its members, with colons between.
+fn named_devices(mount: &Mount) -> impl Iterator<Item = &Path> {
+    let several = mount.fstype == "bcachefs";
+    mount
+        .source
+        .as_bytes()
+        .split(move |byte| several && *byte == b':')
+        .map(|name| Path::new(OsStr::from_bytes(name)))
+}
+
+impl DeviceNodes {
+    /// The block device that `path` names; only paths below `/dev` are looked at.
+    #[must_use]
+    pub fn resolve(&self, path: &Path) -> Option<DeviceNumber> {
+        let stays =
+            path.starts_with("/dev") && !path.components().any(|part| part == Component::ParentDir);
+        if !stays {
+            return None;
+        }
+        match self {
+            Self::System => fs::metadata(path)
+                .ok()
+                .filter(|node| node.file_type().is_block_device())
+                .map(|node| DeviceNumber::from_raw(node.rdev())),
+            Self::Listed(nodes) => nodes.get(path).copied(),
+        }
+    }
+}
+
+/// The second column of the lines whose first is `nodev`.
+fn nodev_types(filesystems: &[u8]) -> BTreeSet<String> {
+    String::from_utf8_lossy(filesystems)
+        .lines()
+        .filter_map(|line| line.strip_prefix("nodev"))
+        .map(|name| name.trim().to_owned())
+        .collect()
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, ScanError> {
+    fs::read(path).map_err(|source| ScanError::Read {
+        path: path.to_owned(),
+        source,
+    })
+}
+
+#[cfg(test)]
+#[path = "scan_tests.rs"]
+mod tests;
