@@ -1,15 +1,32 @@
 //! Which file systems a guest has, which of them a freeze must hold, in which order, and why the others are left out.
+//!
+//! ```text
+//! /proc/self/mountinfo ─ mountinfo::parse ┐
+//! /sys/dev/block ─ blockdev ──────────────┼─ scan() → Scan ─ Plan::new(&Scan, &Policy) → Plan → engine, render_table, JSON
+//! /dev, /proc/filesystems ────────────────┘
+//! ```
+//!
+//! [`scan()`] does all the input and opens no mount point; [`mountinfo`] and [`plan`] are pure.
 
 pub mod blockdev;
 pub mod device;
 pub(crate) mod kinds;
 pub mod mountinfo;
+pub mod plan;
+pub mod policy;
+pub mod reason;
 pub mod scan;
+mod serialize;
 pub mod served;
+mod stacking;
 pub mod text;
+mod tree;
 
 pub use blockdev::BlockDevice;
 pub use device::DeviceNumber;
 pub use mountinfo::Mount;
-pub use scan::{DeviceNodes, Roots, Scan, ScanError, scan};
+pub use plan::{Candidate, LeftOut, Plan, Superblock};
+pub use policy::Policy;
+pub use reason::Reason;
+pub use scan::{DeviceNodes, Roots, Scan, ScanError, scan, scan_below};
 pub use served::ServedBy;

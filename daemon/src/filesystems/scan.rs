@@ -88,7 +88,15 @@ pub enum ScanError {
 ///
 /// # Errors
 /// When the mount table or the list of types cannot be read in full. What is missing in sysfs is no error; the plan then places the superblock with care.
-pub fn scan(roots: &Roots) -> Result<Scan, ScanError> {
+pub fn scan() -> Result<Scan, ScanError> {
+    scan_below(&Roots::default())
+}
+
+/// [`scan`] of what stands below other roots.
+///
+/// # Errors
+/// As for [`scan`].
+pub fn scan_below(roots: &Roots) -> Result<Scan, ScanError> {
     let table = roots.proc.join("self/mountinfo");
     let mounts = mountinfo::parse(&read(&table)?).map_err(|source| ScanError::Mountinfo {
         path: table.clone(),
@@ -142,9 +150,7 @@ fn devices_of(
     resolve: &dyn Fn(&Path) -> Option<DeviceNumber>,
 ) -> Vec<DeviceNumber> {
     let mut on: Vec<DeviceNumber> = if mount.dev.is_anonymous() {
-        let named = named_devices(mount)
-            .filter_map(resolve)
-            .collect::<Vec<_>>();
+        let named = named_devices(mount).filter_map(resolve).collect::<Vec<_>>();
         let pool = named.first().and_then(|first| sysfs.btrfs_members(*first));
         pool.filter(|_| mount.fstype == "btrfs").unwrap_or(named)
     } else {

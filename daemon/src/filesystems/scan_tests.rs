@@ -26,7 +26,7 @@ fn only_superblocks_with_blocks_have_members() {
          4 1 0:7 / /fuse rw - fuse.x /dev/sdb rw\n\
          5 1 0:8 /@ /btrfs rw - btrfs /dev/sdb rw\n",
     );
-    let scan = scan(&roots).unwrap();
+    let scan = scan_below(&roots).unwrap();
     let expected = [
         (DeviceNumber::new(8, 1), vec![DeviceNumber::new(8, 1)]),
         (DeviceNumber::new(0, 8), vec![DeviceNumber::new(8, 16)]),
@@ -40,7 +40,7 @@ fn only_superblocks_with_blocks_have_members() {
 fn devices_named_in_options_are_members() {
     let (_dir, roots) =
         roots("1 0 8:1 / / rw - xfs /dev/sda1 rw,logdev=/dev/sdb,rtdev=/dev/sdc,noquota\n");
-    let members = &scan(&roots).unwrap().members[&DeviceNumber::new(8, 1)];
+    let members = &scan_below(&roots).unwrap().members[&DeviceNumber::new(8, 1)];
     assert_eq!(
         members,
         &[1, 16, 32].map(|minor| DeviceNumber::new(8, minor))
@@ -54,7 +54,10 @@ fn a_path_that_may_block_is_not_looked_up() {
          2 1 0:7 / /dev/sdb rw - fuse.x x rw\n\
          3 1 0:8 / /btrfs rw - btrfs /dev/sdb rw\n",
     );
-    assert_eq!(scan(&roots).unwrap().members[&DeviceNumber::new(0, 8)], []);
+    assert_eq!(
+        scan_below(&roots).unwrap().members[&DeviceNumber::new(0, 8)],
+        []
+    );
     assert_eq!(roots.dev.resolve(Path::new("/dev/../mnt/sdb")), None);
     assert_eq!(roots.dev.resolve(Path::new("/mnt/sdb")), None);
     assert_eq!(roots.dev.resolve(Path::new("/devel/sdb")), None);
@@ -63,22 +66,25 @@ fn a_path_that_may_block_is_not_looked_up() {
 #[test]
 fn an_unreadable_or_empty_table_is_an_error_that_names_it() {
     let (dir, roots) = roots("1 0 8:1 / / rw - ext4 /dev/root rw\nnonsense\n");
-    let text = scan(&roots).unwrap_err().to_string();
+    let text = scan_below(&roots).unwrap_err().to_string();
     assert!(
         text.contains("self/mountinfo: line 2 of the mount table"),
         "{text}"
     );
 
     fs::write(dir.path().join("self/mountinfo"), "").unwrap();
-    assert!(matches!(scan(&roots), Err(ScanError::NoMounts { .. })));
+    assert!(matches!(
+        scan_below(&roots),
+        Err(ScanError::NoMounts { .. })
+    ));
 
     fs::remove_file(dir.path().join("self/mountinfo")).unwrap();
-    assert!(matches!(scan(&roots), Err(ScanError::Read { .. })));
+    assert!(matches!(scan_below(&roots), Err(ScanError::Read { .. })));
 }
 
 #[test]
 fn this_machine_can_be_scanned() {
-    let scan = scan(&Roots::default()).unwrap();
+    let scan = scan().unwrap();
     assert!(
         scan.mounts
             .iter()

@@ -1,0 +1,291 @@
+//! What is frozen, in which order, and what is left out and why. Pure: a scan and a policy in, a plan out.
+
+use std::collections::HashMap;
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+
+use super::device::DeviceNumber;
+use super::kinds::Kind;
+use super::mountinfo::Mount;
+use super::policy::Policy;
+use super::reason::Reason;
+use super::scan::Scan;
+use super::served::ServedBy;
+use super::stacking::{Facts, Node, Stacking};
+use super::tree::MountTree;
+
+/// What a freeze does. Every superblock of the mount table is in it exactly once.
+///
+/// As JSON:
+/// ```json
+/// {
+///   "superblocks": [
+///     {"stage": 1, "dev": "253:0", "fstype": "ext4", "source": "/dev/mapper/vg-root", "served_by": null, "stacked_on": [],
+///      "mounts": [{"id": 27, "mount_point": "/", "root": "/", "hidden": false}]}
+///   ],
+///   "left_out": [
+///     {"dev": "8:1", "fstype": "vfat", "source": "/dev/sda1", "reason": "cannot-freeze", "explanation": "…", "flush": true,
+///      "mounts": [{"id": 31, "mount_point": "/boot/efi", "root": "/", "hidden": false}]}
+///   ]
+/// }
+/// ```
+/// Superblocks come in the order of freezing, and `stage` counts from 1. Bytes that are not UTF-8 are replaced by U+FFFD.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Plan {
+    /// Frozen one stage after the other, each stage in parallel; thawed in exact reverse.
+    pub stages: Vec<Vec<Superblock>>,
+    /// Not frozen, in the order of [`Reason`] and of mount points.
+    pub left_out: Vec<LeftOut>,
+}
+
+/// A file system instance to freeze, however often it is mounted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Superblock {
+    /// Its identity.
+    pub dev: DeviceNumber,
+    /// The type, as mountinfo names it.
+    pub fstype: String,
+    /// The source of its best mount.
+    pub source: OsString,
+    /// All of its mounts, the best to open it through first; never empty.
+    pub mounts: Vec<Candidate>,
+    /// The server its blocks come from; such superblocks are frozen first.
+    pub served_by: Option<ServedBy>,
+    /// The superblocks that hold its image, directly; frozen after it, unless left out.
+    pub stacked_on: Vec<DeviceNumber>,
+}
+
+/// A mount through which a superblock may be opened. Check the [`Candidate::id`] of what was opened: the mount may have gone since.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Candidate {
+    /// The mount's id (`stx_mnt_id` of `man 2 statx`).
+    pub id: u64,
+    /// Its path.
+    pub mount_point: PathBuf,
+    /// What of the file system is mounted there: for anything but `/` it may be a file, a socket or a device.
+    pub root: PathBuf,
+    /// Another mount covers it: its path leads elsewhere.
+    pub hidden: bool,
+}
+
+/// A file system that is not frozen.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LeftOut {
+    /// Its identity.
+    pub dev: DeviceNumber,
+    /// The type, as mountinfo names it.
+    pub fstype: String,
+    /// The source of its best mount.
+    pub source: OsString,
+    /// All of its mounts, the best first; never empty.
+    pub mounts: Vec<Candidate>,
+    /// Why.
+    pub reason: Reason,
+    /// Whether `syncfs` is called on it before the freeze. Nothing that is not flushed may be opened.
+    pub flush: bool,
+}
+
+impl Plan {
+    /// Plans the freeze of what was scanned; linear in the number of mounts.
+    #[must_use]
+    pub fn new(scan: &Scan, policy: &Policy) -> Self {
+        let tree = MountTree::new(&scan.mounts);
+        let found = superblocks(scan, &tree);
+        let mut reasons = Vec::with_capacity(found.len());
+        let mut nodes = Vec::with_capacity(found.len());
+        for superblock in &found {
+            let kind = Kind::of(&superblock.best.fstype, |name| scan.nodev.contains(name));
+            let reason = reason(superblock, kind, scan, policy);
+            let layer = match kind {
+                Kind::Layered(Some(option)) => {
+                    superblock.best.super_option(option).map(PathBuf::from)
+                }
+                Kind::Layered(None) => Some(PathBuf::from(&superblock.best.source)),
+                _ => None,
+            };
+            reasons.push(reason);
+            nodes.push((kind, reason.is_none(), layer));
+        }
+        let nodes: Vec<Node<'_>> = found
+            .iter()
+            .zip(&nodes)
+            .map(|(superblock, (kind, staged, layer))| Node {
+                dev: superblock.best.dev,
+                kind: *kind,
+                staged: *staged,
+                layer: layer.as_deref(),
+            })
+            .collect();
+        let stacking = Stacking::new(scan, &nodes, &tree);
+        let root = found.iter().position(|superblock| superblock.is_root);
+        let stages = stacking
+            .stages(root)
+            .iter()
+            .map(|stage| {
+                let frozen = |index: &usize| {
+                    Some(
+                        found
+                            .get(*index)?
+                            .frozen(stacking.facts().get(*index)?, &nodes),
+                    )
+                };
+                stage.iter().filter_map(frozen).collect()
+            })
+            .collect();
+        let mut left_out: Vec<LeftOut> = found
+            .iter()
+            .zip(reasons)
+            .filter_map(|(superblock, reason)| Some(superblock.left_out(reason?)))
+            .collect();
+        left_out.sort_by_key(|left_out| left_out.reason);
+        Self { stages, left_out }
+    }
+
+    /// All superblocks to freeze, in order.
+    pub fn superblocks(&self) -> impl DoubleEndedIterator<Item = &Superblock> {
+        self.stages.iter().flatten()
+    }
+
+    /// The file systems that are flushed because they cannot be frozen.
+    pub fn flushed(&self) -> impl Iterator<Item = &LeftOut> {
+        self.left_out.iter().filter(|left_out| left_out.flush)
+    }
+}
+
+impl Superblock {
+    /// The path by which an operator knows it.
+    #[must_use]
+    pub fn mount_point(&self) -> &Path {
+        best_path(&self.mounts)
+    }
+}
+
+impl LeftOut {
+    /// The path by which an operator knows it.
+    #[must_use]
+    pub fn mount_point(&self) -> &Path {
+        best_path(&self.mounts)
+    }
+}
+
+fn best_path(mounts: &[Candidate]) -> &Path {
+    mounts
+        .first()
+        .map_or(Path::new(""), |best| &best.mount_point)
+}
+
+/// A superblock of the mount table.
+struct Found<'a> {
+    best: &'a Mount,
+    /// The best first, each with whether it is hidden.
+    mounts: Vec<(&'a Mount, bool)>,
+    is_root: bool,
+}
+
+/// All superblocks, in the order of their best mount points.
+fn superblocks<'a>(scan: &'a Scan, tree: &MountTree<'_>) -> Vec<Found<'a>> {
+    let mut by_dev: HashMap<DeviceNumber, Vec<(&Mount, bool)>> = HashMap::new();
+    for (index, mount) in scan.mounts.iter().enumerate() {
+        by_dev
+            .entry(mount.dev)
+            .or_default()
+            .push((mount, tree.is_hidden(index)));
+    }
+    let mut found: Vec<Found<'_>> = by_dev
+        .into_values()
+        .filter_map(|mut mounts| {
+            mounts.sort_by(|(a, a_hidden), (b, b_hidden)| {
+                rank(a, *a_hidden).cmp(&rank(b, *b_hidden))
+            });
+            let is_root = mounts
+                .iter()
+                .any(|(mount, hidden)| !hidden && mount.mount_point == Path::new("/"));
+            let best = mounts.first()?.0;
+            Some(Found {
+                best,
+                mounts,
+                is_root,
+            })
+        })
+        .collect();
+    found.sort_by(|a, b| (&a.best.mount_point, a.best.dev).cmp(&(&b.best.mount_point, b.best.dev)));
+    found
+}
+
+/// Least is best: can be reached by its path, is a whole file system and so a directory, is short.
+fn rank(mount: &Mount, hidden: bool) -> impl Ord + '_ {
+    let partial = mount.root != Path::new("/");
+    (
+        hidden,
+        partial,
+        mount.mount_point.as_os_str().len(),
+        &mount.mount_point,
+        mount.id,
+    )
+}
+
+/// Why a superblock is left out; `None` for one to freeze.
+fn reason(superblock: &Found<'_>, kind: Kind, scan: &Scan, policy: &Policy) -> Option<Reason> {
+    let members = || scan.members.get(&superblock.best.dev).into_iter().flatten();
+    let excluded = || {
+        superblock
+            .mounts
+            .iter()
+            .any(|(mount, _)| policy.excludes(mount))
+            || members().any(|dev| policy.names(*dev, scan.devices.get(dev)))
+    };
+    match kind {
+        Kind::Remote => Some(Reason::Remote),
+        Kind::Fuse => Some(Reason::Fuse),
+        Kind::Pseudo => Some(Reason::Pseudo),
+        _ if excluded() => Some(Reason::Excluded),
+        _ if superblock.best.superblock_is_read_only() => Some(Reason::ReadOnly),
+        Kind::Layered(_) => Some(Reason::Layered),
+        Kind::CannotFreeze => Some(Reason::CannotFreeze),
+        Kind::Freezable => None,
+    }
+}
+
+impl Found<'_> {
+    fn candidates(&self) -> Vec<Candidate> {
+        self.mounts
+            .iter()
+            .map(|(mount, hidden)| Candidate {
+                id: mount.id,
+                mount_point: mount.mount_point.clone(),
+                root: mount.root.clone(),
+                hidden: *hidden,
+            })
+            .collect()
+    }
+
+    fn frozen(&self, facts: &Facts, nodes: &[Node<'_>]) -> Superblock {
+        Superblock {
+            dev: self.best.dev,
+            fstype: self.best.fstype.clone(),
+            source: self.best.source.clone(),
+            mounts: self.candidates(),
+            served_by: facts.served,
+            stacked_on: facts
+                .on
+                .iter()
+                .filter_map(|index| Some(nodes.get(*index)?.dev))
+                .collect(),
+        }
+    }
+
+    fn left_out(&self, reason: Reason) -> LeftOut {
+        LeftOut {
+            dev: self.best.dev,
+            fstype: self.best.fstype.clone(),
+            source: self.best.source.clone(),
+            mounts: self.candidates(),
+            reason,
+            flush: reason.is_flushed(),
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "plan_tests.rs"]
+mod tests;

@@ -1,0 +1,317 @@
+use std::collections::BTreeMap;
+
+use super::super::blockdev::BlockDevice;
+use super::super::mountinfo::parse;
+use super::*;
+
+/// A guest of ext4 disks, some of them loop devices; ids count from 1, and each mount lies on the first.
+struct Guest {
+    table: String,
+    devices: BTreeMap<DeviceNumber, BlockDevice>,
+}
+
+impl Guest {
+    fn new() -> Self {
+        let guest = Self {
+            table: String::new(),
+            devices: BTreeMap::new(),
+        };
+        guest.disk(0, "/")
+    }
+
+    fn line(mut self, line: &str) -> Self {
+        let id = self.table.lines().count() + 1;
+        let parent = usize::from(id > 1);
+        self.table.push_str(&format!("{id} {parent} {line}\n"));
+        self
+    }
+
+    fn device(mut self, dev: DeviceNumber, device: BlockDevice) -> Self {
+        self.devices.insert(dev, device);
+        self
+    }
+
+    fn disk(self, minor: u32, at: &str) -> Self {
+        self.device(DeviceNumber::new(8, minor), BlockDevice::default())
+            .line(&format!("8:{minor} / {at} rw - ext4 /dev/sd{minor} rw"))
+    }
+
+    fn loop_device(self, minor: u32, file: Option<&str>) -> Self {
+        let device = BlockDevice {
+            backing_file: file.map(PathBuf::from),
+            incomplete: file.is_none(),
+            ..BlockDevice::default()
+        };
+        self.device(DeviceNumber::new(7, minor), device)
+    }
+
+    fn image(self, minor: u32, file: &str, at: &str) -> Self {
+        self.loop_device(minor, Some(file))
+            .line(&format!("7:{minor} / {at} rw - ext4 /dev/loop{minor} rw"))
+    }
+
+    fn scan(&self) -> Scan {
+        let mounts = parse(self.table.as_bytes()).unwrap();
+        let nodev = ["tmpfs", "proc", "overlay", "nfs", "fuse"]
+            .map(String::from)
+            .into();
+        let members = mounts
+            .iter()
+            .map(|mount| (mount.dev, vec![mount.dev]))
+            .collect();
+        Scan {
+            mounts,
+            nodev,
+            members,
+            devices: self.devices.clone(),
+        }
+    }
+
+    fn plan(&self) -> Plan {
+        Plan::new(&self.scan(), &Policy::default())
+    }
+
+    fn stages(&self) -> Vec<Vec<String>> {
+        stages(&self.plan())
+    }
+}
+
+fn stages(plan: &Plan) -> Vec<Vec<String>> {
+    let name = |superblock: &Superblock| superblock.mount_point().display().to_string();
+    plan.stages
+        .iter()
+        .map(|stage| stage.iter().map(name).collect())
+        .collect()
+}
+
+fn reasons(plan: &Plan) -> Vec<(String, Reason)> {
+    plan.left_out
+        .iter()
+        .map(|left_out| {
+            (
+                left_out.mount_point().display().to_string(),
+                left_out.reason,
+            )
+        })
+        .collect()
+}
+
+#[test]
+fn root_is_last_and_alone() {
+    assert_eq!(
+        Guest::new().disk(1, "/a").disk(2, "/b").stages(),
+        [vec!["/a", "/b"], vec!["/"]]
+    );
+}
+
+#[test]
+fn an_image_is_frozen_before_what_holds_it_and_as_late_as_that_allows() {
+    let guest = Guest::new()
+        .disk(1, "/a")
+        .disk(2, "/b")
+        .image(0, "/a/img", "/c")
+        .image(1, "/c/img", "/d")
+        .image(2, "/img", "/e");
+    assert_eq!(
+        guest.stages(),
+        [vec!["/d"], vec!["/c"], vec!["/a", "/b", "/e"], vec!["/"]]
+    );
+}
+
+#[test]
+fn device_mapper_over_an_image_is_seen_through() {
+    let crypt = BlockDevice {
+        below: vec![DeviceNumber::new(7, 0)],
+        ..BlockDevice::default()
+    };
+    let guest = Guest::new()
+        .disk(1, "/a")
+        .loop_device(0, Some("/a/img"))
+        .device(DeviceNumber::new(253, 0), crypt)
+        .line("253:0 / /secret rw - xfs /dev/mapper/secret rw");
+    assert_eq!(guest.stages(), [vec!["/secret"], vec!["/a"], vec!["/"]]);
+    assert_eq!(
+        guest.plan().stages[0][0].stacked_on,
+        [DeviceNumber::new(8, 1)]
+    );
+}
+
+#[test]
+fn what_is_served_goes_first_with_all_that_stands_on_it() {
+    let nbd = BlockDevice {
+        served: Some(ServedBy::Nbd),
+        ..BlockDevice::default()
+    };
+    let guest = Guest::new()
+        .disk(1, "/a")
+        .image(0, "/a/img", "/b")
+        .device(DeviceNumber::new(43, 0), nbd)
+        .line("43:0 / /nbd rw - ext4 /dev/nbd0 rw")
+        .image(1, "/nbd/img", "/c")
+        .line("0:50 / /nfs rw - nfs server:/ rw")
+        .image(2, "/nfs/img", "/d")
+        .line("0:51 / /fuse rw - fuse.x x rw")
+        .image(3, "/fuse/img", "/e");
+    assert_eq!(
+        guest.stages(),
+        [
+            vec!["/c"],
+            vec!["/d", "/e", "/nbd"],
+            vec!["/b"],
+            vec!["/a"],
+            vec!["/"]
+        ]
+    );
+    let served: Vec<_> = guest
+        .plan()
+        .superblocks()
+        .map(|superblock| superblock.served_by)
+        .collect();
+    let (nbd, nfs, fuse) = (
+        Some(ServedBy::Nbd),
+        Some(ServedBy::RemoteFile),
+        Some(ServedBy::FuseFile),
+    );
+    assert_eq!(served, [nbd, nfs, fuse, nbd, None, None, None]);
+}
+
+#[test]
+fn an_image_on_an_overlay_stands_on_the_upper_layer() {
+    let guest = Guest::new()
+        .disk(1, "/a")
+        .line("0:50 / /merged rw - overlay overlay rw,lowerdir=/l,upperdir=/a/up,workdir=/a/work")
+        .image(0, "/merged/img", "/b");
+    assert_eq!(guest.stages(), [vec!["/b"], vec!["/a"], vec!["/"]]);
+    assert_eq!(
+        reasons(&guest.plan()),
+        [("/merged".into(), Reason::Layered)]
+    );
+}
+
+#[test]
+fn a_left_out_file_system_passes_the_order_on() {
+    let guest = Guest::new()
+        .disk(1, "/a")
+        .loop_device(0, Some("/a/img"))
+        .line("7:0 / /fat rw - vfat /dev/loop0 rw")
+        .image(1, "/fat/img", "/b");
+    assert_eq!(guest.stages(), [vec!["/b"], vec!["/a"], vec!["/"]]);
+    let fat = &guest.plan().left_out[0];
+    assert!(fat.flush && fat.reason == Reason::CannotFreeze);
+}
+
+#[test]
+fn a_read_only_image_holds_nobody_up() {
+    let guest = Guest::new()
+        .disk(1, "/a")
+        .loop_device(0, Some("/a/snap"))
+        .line("7:0 / /snap ro - squashfs /dev/loop0 ro");
+    assert_eq!(guest.stages(), [vec!["/a"], vec!["/"]]);
+}
+
+#[test]
+fn what_cannot_be_located_goes_before_all_other_local_ones() {
+    let guest = Guest::new()
+        .disk(1, "/a")
+        .loop_device(0, None)
+        .line("7:0 / /lost rw - ext4 /dev/loop0 rw")
+        .line("254:9 / /unknown rw - ext4 /dev/x rw")
+        .image(1, "/lost/img", "/b");
+    assert_eq!(
+        guest.stages(),
+        [vec!["/b"], vec!["/lost", "/unknown"], vec!["/a"], vec!["/"]]
+    );
+}
+
+#[test]
+fn an_image_mounted_over_its_own_directory_stands_on_what_is_hidden() {
+    let mut guest = Guest::new().disk(1, "/a").loop_device(0, Some("/a/img"));
+    guest
+        .table
+        .push_str("3 2 7:0 / /a rw - ext4 /dev/loop0 rw\n");
+    let plan = guest.plan();
+    let devices: Vec<_> = plan
+        .superblocks()
+        .map(|superblock| superblock.dev.to_string())
+        .collect();
+    assert_eq!(devices, ["7:0", "8:1", "8:0"]);
+    let hidden: Vec<_> = plan
+        .superblocks()
+        .map(|superblock| superblock.mounts[0].hidden)
+        .collect();
+    assert_eq!(hidden, [false, true, false]);
+}
+
+#[test]
+fn root_on_an_image_goes_before_what_holds_it() {
+    let mut guest = Guest {
+        table: String::new(),
+        devices: BTreeMap::new(),
+    }
+    .image(0, "/host/root.img", "/");
+    guest = guest.disk(1, "/host").disk(2, "/a");
+    assert_eq!(guest.stages(), [vec!["/a"], vec!["/"], vec!["/host"]]);
+}
+
+#[test]
+fn circles_end() {
+    let guest = Guest::new()
+        .image(0, "/b/img", "/a")
+        .image(1, "/a/img", "/b")
+        .image(2, "/c/img", "/c");
+    assert_eq!(guest.plan().superblocks().count(), 4);
+}
+
+#[test]
+fn a_superblock_is_frozen_once_through_its_best_mount() {
+    let guest = Guest::new()
+        .disk(1, "/long/mount/point")
+        .line("8:1 /file /f rw - ext4 /dev/sd1 rw")
+        .line("8:1 / /short ro - ext4 /dev/sd1 rw")
+        .line("8:1 /dir /d rw - ext4 /dev/sd1 rw");
+    let plan = guest.plan();
+    assert_eq!(stages(&plan), [vec!["/short"], vec!["/"]]);
+    let points: Vec<_> = plan.stages[0][0]
+        .mounts
+        .iter()
+        .map(|mount| mount.mount_point.to_str().unwrap())
+        .collect();
+    assert_eq!(points, ["/short", "/long/mount/point", "/d", "/f"]);
+}
+
+#[test]
+fn the_policy_leaves_out_by_mount_point_type_and_device() {
+    let guest = Guest::new()
+        .disk(1, "/a")
+        .disk(2, "/b")
+        .disk(3, "/c")
+        .line("8:4 / /d rw - xfs /dev/sd4 rw");
+    let policy: Policy = toml::from_str(
+        r#"
+        exclude_mount_points = ["/a/"]
+        exclude_types = ["xfs"]
+        exclude_devices = ["/dev/sd2", "8:3"]
+        "#,
+    )
+    .unwrap();
+    let plan = Plan::new(&guest.scan(), &policy);
+    assert_eq!(stages(&plan), [vec!["/"]]);
+    assert!(
+        plan.left_out
+            .iter()
+            .all(|left_out| left_out.reason == Reason::Excluded && !left_out.flush)
+    );
+    assert!(toml::from_str::<Policy>("exclude_disks = []").is_err());
+}
+
+#[test]
+fn reasons_have_codes_for_programs() {
+    let guest = Guest::new()
+        .line("0:5 / /t rw - tmpfs tmpfs rw")
+        .line("8:9 / /ro rw - ext4 /dev/sd9 ro");
+    let json = serde_json::to_value(guest.plan()).unwrap();
+    assert_eq!(json["superblocks"][0]["stage"], 1);
+    assert_eq!(json["left_out"][0]["reason"], "read-only");
+    assert_eq!(json["left_out"][1]["reason"], "pseudo");
+    assert_eq!(json["left_out"][1]["mounts"][0]["mount_point"], "/t");
+}

@@ -1,0 +1,66 @@
+//! Why a file system is left out of a freeze.
+
+use std::fmt;
+
+use serde::{Serialize, Serializer};
+
+/// Why a file system is left out of a freeze. Displays as a sentence for an operator; in JSON it is [`Reason::code`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Reason {
+    /// Excluded by configuration.
+    Excluded,
+    /// Its driver cannot freeze.
+    CannotFreeze,
+    /// Served by a process of this guest.
+    Fuse,
+    /// On a server elsewhere.
+    Remote,
+    /// Its files are those of another file system, which is treated on its own.
+    Layered,
+    /// The superblock is read-only, whatever its mounts are.
+    ReadOnly,
+    /// Nothing of it is on a disk.
+    Pseudo,
+}
+
+impl Reason {
+    /// A stable name for programs.
+    #[must_use]
+    pub const fn code(self) -> &'static str {
+        match self {
+            Self::Excluded => "excluded",
+            Self::CannotFreeze => "cannot-freeze",
+            Self::Fuse => "fuse",
+            Self::Remote => "remote",
+            Self::Layered => "layered",
+            Self::ReadOnly => "read-only",
+            Self::Pseudo => "pseudo",
+        }
+    }
+
+    /// Whether the file system is flushed with `syncfs` (`man 2 syncfs`) in place of being frozen: local, writable, and not to be frozen at all.
+    #[must_use]
+    pub const fn is_flushed(self) -> bool {
+        matches!(self, Self::CannotFreeze)
+    }
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Excluded => "excluded by configuration",
+            Self::CannotFreeze => "this type cannot be frozen; it is flushed instead",
+            Self::Fuse => "served by a process (FUSE); it is never opened",
+            Self::Remote => "on a server; it is never opened",
+            Self::Layered => "its files lie on another file system, which counts",
+            Self::ReadOnly => "read-only: nothing to hold back",
+            Self::Pseudo => "nothing of it is on a disk",
+        })
+    }
+}
+
+impl Serialize for Reason {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.code())
+    }
+}

@@ -1,0 +1,313 @@
+//! In which order superblocks must be frozen: what a file system stands on comes after it. Pure.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+
+use super::device::DeviceNumber;
+use super::kinds::Kind;
+use super::scan::Scan;
+use super::served::ServedBy;
+use super::tree::MountTree;
+
+/// A superblock as the ordering sees it. Superblocks are meant by their index.
+pub(crate) struct Node<'a> {
+    pub(crate) dev: DeviceNumber,
+    pub(crate) kind: Kind,
+    /// Whether it is to be frozen; the others only pass the order on.
+    pub(crate) staged: bool,
+    /// The directory whose file system its files are on, for a layered one: `None` where it is not told.
+    pub(crate) layer: Option<&'a Path>,
+}
+
+/// What was found out about a superblock.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Facts {
+    /// The superblocks that hold its files, directly.
+    pub(crate) on: Vec<usize>,
+    /// The server its blocks come from, at whatever depth.
+    pub(crate) served: Option<ServedBy>,
+    /// Something beneath it, at whatever depth, could not be found out.
+    pub(crate) unknown: bool,
+    /// Superblocks that may hold its files, should a mount have come over them since.
+    maybe_on: Vec<usize>,
+}
+
+/// Groups that follow each other whatever stacking says; within one, stacking decides.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Group {
+    Served,
+    Unknown,
+    Local,
+    Root,
+    BelowRoot,
+}
+
+/// What every superblock stands on, without circles.
+pub(crate) struct Stacking<'a> {
+    nodes: &'a [Node<'a>],
+    facts: Vec<Facts>,
+    /// All superblocks, each after those it stands on.
+    upwards: Vec<usize>,
+}
+
+impl<'a> Stacking<'a> {
+    pub(crate) fn new(scan: &'a Scan, nodes: &'a [Node<'a>], tree: &MountTree<'_>) -> Self {
+        let index: BTreeMap<DeviceNumber, usize> = nodes
+            .iter()
+            .enumerate()
+            .map(|(i, node)| (node.dev, i))
+            .collect();
+        let mut stacking = Self {
+            nodes,
+            facts: vec![Facts::default(); nodes.len()],
+            upwards: Vec::new(),
+        };
+        let mut possible = Vec::new();
+        for (from, node) in nodes.iter().enumerate() {
+            let (files, facts) = beneath(scan, node);
+            if let Some(own) = stacking.facts.get_mut(from) {
+                *own = facts;
+            }
+            for file in files {
+                let mut holders: Vec<usize> = tree
+                    .holders(file)
+                    .into_iter()
+                    .filter_map(|mount| index.get(&scan.mounts.get(mount)?.dev).copied())
+                    .collect();
+                let mut seen = BTreeSet::new();
+                holders.retain(|holder| seen.insert(*holder));
+                possible.push((from, holders));
+            }
+        }
+        for (from, holders) in &possible {
+            stacking.place(*from, holders);
+        }
+        // What certainly holds a file goes before what only may: a circle is then closed by a guess.
+        for (from, holders) in &possible {
+            stacking.place_maybe(*from, holders);
+        }
+        stacking.upwards = stacking.sort();
+        stacking.pass_upwards();
+        stacking
+    }
+
+    /// What was found out about each superblock.
+    pub(crate) fn facts(&self) -> &[Facts] {
+        &self.facts
+    }
+
+    /// The stages, in the order of freezing, as few as the rules allow. Within a stage in the order of the nodes.
+    pub(crate) fn stages(&self, root: Option<usize>) -> Vec<Vec<usize>> {
+        let groups = self.groups(root);
+        let mut heights = vec![0_usize; self.nodes.len()];
+        let mut stages: BTreeMap<(Group, std::cmp::Reverse<usize>), Vec<usize>> = BTreeMap::new();
+        for index in &self.upwards {
+            let (Some(facts), Some(node), Some(group)) = (
+                self.facts.get(*index),
+                self.nodes.get(*index),
+                groups.get(*index),
+            ) else {
+                continue;
+            };
+            // As late as possible: a writer waits from its own stage on.
+            let below = facts
+                .on
+                .iter()
+                .chain(&facts.maybe_on)
+                .filter(|below| groups.get(**below) == Some(group))
+                .filter_map(|below| heights.get(*below).copied())
+                .max()
+                .unwrap_or(0);
+            let height = below + usize::from(node.staged);
+            if let Some(own) = heights.get_mut(*index) {
+                *own = height;
+            }
+            if node.staged {
+                stages
+                    .entry((*group, std::cmp::Reverse(height)))
+                    .or_default()
+                    .push(*index);
+            }
+        }
+        stages
+            .into_values()
+            .map(|mut stage| {
+                stage.sort_unstable();
+                stage
+            })
+            .collect()
+    }
+
+    fn groups(&self, root: Option<usize>) -> Vec<Group> {
+        let mut groups: Vec<Group> = self
+            .facts
+            .iter()
+            .map(|facts| match (facts.served, facts.unknown) {
+                (Some(_), _) => Group::Served,
+                (None, true) => Group::Unknown,
+                (None, false) => Group::Local,
+            })
+            .collect();
+        let Some(root) = root.filter(|root| self.nodes.get(*root).is_some_and(|node| node.staged))
+        else {
+            return groups;
+        };
+        let below_root: Vec<usize> = self
+            .below(root)
+            .into_iter()
+            .filter(|index| *index != root)
+            .collect();
+        let holds_root = below_root
+            .iter()
+            .any(|index| self.nodes.get(*index).is_some_and(|node| node.staged));
+        // A served root whose image is on another file system here goes with the served ones, and what holds it with it.
+        if holds_root && groups.get(root) == Some(&Group::Served) {
+            return groups;
+        }
+        for index in below_root {
+            if let Some(group) = groups.get_mut(index) {
+                *group = Group::BelowRoot;
+            }
+        }
+        if let Some(group) = groups.get_mut(root) {
+            *group = Group::Root;
+        }
+        groups
+    }
+
+    /// A file lies on the first of its possible holders that does not close a circle.
+    fn place(&mut self, from: usize, holders: &[usize]) {
+        let holder = holders
+            .iter()
+            .copied()
+            .find(|holder| !self.below(*holder).contains(&from));
+        let Some(facts) = self.facts.get_mut(from) else {
+            return;
+        };
+        match holder {
+            Some(holder) if facts.on.contains(&holder) => {}
+            Some(holder) => facts.on.push(holder),
+            None => facts.unknown = true,
+        }
+    }
+
+    fn place_maybe(&mut self, from: usize, holders: &[usize]) {
+        for holder in holders {
+            let known = self
+                .facts
+                .get(from)
+                .is_none_or(|facts| facts.on.contains(holder) || facts.maybe_on.contains(holder));
+            if !known && !self.below(*holder).contains(&from) {
+                if let Some(facts) = self.facts.get_mut(from) {
+                    facts.maybe_on.push(*holder);
+                }
+            }
+        }
+    }
+
+    /// `start` and everything it stands on, or may stand on.
+    fn below(&self, start: usize) -> BTreeSet<usize> {
+        let mut seen = BTreeSet::from([start]);
+        let mut todo = vec![start];
+        while let Some(facts) = todo.pop().and_then(|index| self.facts.get(index)) {
+            todo.extend(
+                facts
+                    .on
+                    .iter()
+                    .chain(&facts.maybe_on)
+                    .copied()
+                    .filter(|next| seen.insert(*next)),
+            );
+        }
+        seen
+    }
+
+    /// Depth first, without recursion: a chain may be as long as the mount table.
+    fn sort(&self) -> Vec<usize> {
+        let mut order = Vec::with_capacity(self.facts.len());
+        let mut entered = vec![false; self.facts.len()];
+        for start in 0..self.facts.len() {
+            let mut todo = vec![(start, false)];
+            while let Some((index, done)) = todo.pop() {
+                if done {
+                    order.push(index);
+                    continue;
+                }
+                let (Some(facts), Some(entered)) = (self.facts.get(index), entered.get_mut(index))
+                else {
+                    continue;
+                };
+                if std::mem::replace(entered, true) {
+                    continue;
+                }
+                todo.push((index, true));
+                todo.extend(
+                    facts
+                        .on
+                        .iter()
+                        .chain(&facts.maybe_on)
+                        .map(|below| (*below, false)),
+                );
+            }
+        }
+        order
+    }
+
+    /// Whoever stands on something served, or unknown, is so too.
+    fn pass_upwards(&mut self) {
+        for index in &self.upwards {
+            let Some(own) = self.facts.get(*index) else {
+                continue;
+            };
+            let (mut served, mut unknown) = (own.served, own.unknown);
+            for below in &own.on {
+                let (Some(facts), Some(node)) = (self.facts.get(*below), self.nodes.get(*below))
+                else {
+                    continue;
+                };
+                served = served.or(match node.kind {
+                    Kind::Fuse => Some(ServedBy::FuseFile),
+                    Kind::Remote => Some(ServedBy::RemoteFile),
+                    _ => facts.served,
+                });
+                unknown |= facts.unknown;
+            }
+            if let Some(own) = self.facts.get_mut(*index) {
+                (own.served, own.unknown) = (served, unknown);
+            }
+        }
+    }
+}
+
+/// The files that a superblock stands on, through all of its block devices, and what these tell about it.
+fn beneath<'a>(scan: &'a Scan, node: &Node<'a>) -> (Vec<&'a Path>, Facts) {
+    let mut facts = Facts::default();
+    match node.kind {
+        Kind::Layered(_) => {
+            let layer = node.layer.filter(|layer| layer.is_absolute());
+            facts.unknown = layer.is_none();
+            return (layer.into_iter().collect(), facts);
+        }
+        Kind::Remote | Kind::Fuse | Kind::Pseudo => return (Vec::new(), facts),
+        Kind::CannotFreeze | Kind::Freezable => {}
+    }
+    let members = scan.members.get(&node.dev).map_or(&[][..], Vec::as_slice);
+    facts.unknown = members.is_empty();
+    let mut files = Vec::new();
+    let mut seen = BTreeSet::new();
+    let mut todo: Vec<DeviceNumber> = members.to_vec();
+    while let Some(dev) = todo.pop() {
+        if !seen.insert(dev) {
+            continue;
+        }
+        let Some(device) = scan.devices.get(&dev) else {
+            facts.unknown = true;
+            continue;
+        };
+        facts.served = facts.served.or(device.served);
+        facts.unknown |= device.incomplete;
+        files.extend(device.backing_file.as_deref());
+        todo.extend(&device.below);
+    }
+    (files, facts)
+}
