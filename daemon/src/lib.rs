@@ -1,3 +1,11 @@
 //! hv-vssd: quiesces a Linux guest of Hyper-V for production checkpoints and VSS backups.
+//!
+//! The rooms and what flows between them are described in `ARCHITECTURE.md`.
 
+pub mod agent;
+pub mod cli;
+pub mod config;
+pub mod confine;
 pub mod filesystems;
+pub mod quiesce;
+pub mod telemetry;

@@ -1,0 +1,483 @@
+//! The protocol with the host as a pure state machine: (state, event, now) → actions.
+//!
+//! No I/O and no clock in here. Every path from a frozen state leads over [`Action::StartThaw`]; the graph with the
+//! same names is drawn in ARCHITECTURE.md.
+
+use std::time::{Duration, Instant};
+
+use hvutil_sys::vss::{Operation, Status};
+
+use super::backoff::Backoff;
+use super::note::Note;
+
+/// How long each part of a checkpoint may last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// From the request FREEZE to its answer; the driver itself gives up after 15 minutes.
+    pub freeze_request: Duration,
+    /// From the answer to FREEZE to the request THAW.
+    pub hold: Duration,
+}
+
+/// Where the agent stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum State {
+    /// No channel to the driver; nothing is frozen.
+    Closed {
+        /// When to open the channel again; `None` while that is being tried.
+        reopen_at: Option<Instant>,
+    },
+    /// Registered; nothing is frozen.
+    Ready,
+    /// HOT_BACKUP is being looked into; nothing is frozen.
+    Checking {
+        /// Where this leads.
+        next: Next,
+    },
+    /// FREEZE is being carried out.
+    Freezing {
+        /// When the request has taken too long; `None` once it was aborted.
+        give_up_at: Option<Instant>,
+        /// Where an aborted freeze leads.
+        next: Next,
+    },
+    /// Everything is frozen and the host was told so.
+    Held {
+        /// The hold limit: thaw then, whatever the host does.
+        until: Instant,
+    },
+    /// Everything is being thawed.
+    Thawing {
+        /// What the host is owed.
+        answer: Answer,
+        /// Where this leads.
+        next: Next,
+    },
+    /// The end: nothing is frozen, the process may go.
+    Stopped,
+}
+
+/// Where the agent goes when the work at hand is done; a later reason never makes it a weaker one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Next {
+    /// Back to [`State::Ready`].
+    Ready,
+    /// To [`State::Closed`], because the channel is gone.
+    Closed,
+    /// To [`State::Stopped`], because the process was asked to end.
+    Stopped,
+}
+
+/// What the host is owed when a thaw is done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Answer {
+    /// Nothing: the host did not ask.
+    None,
+    /// Whether the hold was kept and ended well.
+    Truth,
+    /// Failure, because the hold ended before the host asked.
+    Failure,
+}
+
+/// What happened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// The channel is open and registered.
+    Opened,
+    /// The channel could not be opened or registered.
+    OpenFailed,
+    /// The driver hands on a request of the host.
+    Request(Operation),
+    /// The channel brought this many bytes that are no message.
+    Malformed(usize),
+    /// The driver tears the channel down.
+    ChannelLost,
+    /// The last reply was not accepted: the host has already been told failure.
+    ReplyFailed,
+    /// The engine has looked: a checkpoint is possible, or not.
+    Checked {
+        /// Whether it is possible.
+        possible: bool,
+    },
+    /// The engine holds every file system of the plan frozen.
+    Frozen,
+    /// The engine could not freeze all, and has thawed what it had frozen.
+    FreezeFailed,
+    /// The engine has thawed all it had frozen.
+    Thawed {
+        /// Every file system was still frozen by us and is thawed now.
+        clean: bool,
+    },
+    /// The process is asked to end.
+    Terminate,
+    /// A deadline may have passed.
+    Tick,
+}
+
+/// What is to be done, in this order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// Find out whether a checkpoint is possible; answer with [`Event::Checked`].
+    StartCheck,
+    /// Freeze; answer with [`Event::Frozen`] or [`Event::FreezeFailed`].
+    StartFreeze,
+    /// Let the freeze at work fail as soon as it can.
+    AbortFreeze,
+    /// Thaw; answer with [`Event::Thawed`].
+    StartThaw,
+    /// Answer the host's request.
+    Reply(Operation, Status),
+    /// Drop the channel: the driver tells the host failure if a request is open.
+    CloseChannel,
+    /// Open and register; answer with [`Event::Opened`] or [`Event::OpenFailed`].
+    OpenChannel,
+    /// Tell the operator.
+    Note(Note),
+    /// End the process.
+    Exit,
+}
+
+/// The state machine.
+#[derive(Debug)]
+pub struct Session {
+    state: State,
+    limits: Limits,
+    backoff: Backoff,
+    /// There is a channel to reply on.
+    open: bool,
+    /// The last hold ended before the host asked for THAW.
+    ended_early: bool,
+}
+
+impl Session {
+    /// A session without a channel, which wants one now.
+    #[must_use]
+    pub fn new(limits: Limits, now: Instant) -> Self {
+        Self {
+            state: State::Closed {
+                reopen_at: Some(now),
+            },
+            limits,
+            backoff: Backoff::default(),
+            open: false,
+            ended_early: false,
+        }
+    }
+
+    /// Where the agent stands.
+    #[must_use]
+    pub fn state(&self) -> State {
+        self.state
+    }
+
+    /// When [`Event::Tick`] is wanted, if nothing happens before.
+    #[must_use]
+    pub fn deadline(&self) -> Option<Instant> {
+        match self.state {
+            State::Closed { reopen_at } => reopen_at,
+            State::Freezing { give_up_at, .. } => give_up_at,
+            State::Held { until } => Some(until),
+            State::Ready | State::Checking { .. } | State::Thawing { .. } | State::Stopped => None,
+        }
+    }
+
+    /// Takes one event at time `now`; the actions are to be done in their order.
+    #[must_use]
+    pub fn handle(&mut self, event: Event, now: Instant) -> Vec<Action> {
+        match event {
+            Event::Opened => self.opened(),
+            Event::OpenFailed => self.open_failed(now),
+            Event::Request(operation) => self.request(operation, now),
+            Event::Malformed(length) => self.lose_channel(Note::Malformed(length), now),
+            Event::ChannelLost => self.lose_channel(Note::ChannelLost, now),
+            Event::ReplyFailed => self.lose_channel(Note::ReplyRefused, now),
+            Event::Checked { possible } => self.checked(possible, now),
+            Event::Frozen => self.frozen(now),
+            Event::FreezeFailed => self.freeze_failed(now),
+            Event::Thawed { clean } => self.thawed(clean, now),
+            Event::Terminate => self.terminate(),
+            Event::Tick => self.tick(now),
+        }
+    }
+
+    fn opened(&mut self) -> Vec<Action> {
+        if let State::Closed { .. } = self.state {
+            self.state = State::Ready;
+            self.open = true;
+            return vec![];
+        }
+        // A channel that came too late to be of use.
+        vec![Action::CloseChannel]
+    }
+
+    fn open_failed(&mut self, now: Instant) -> Vec<Action> {
+        if let State::Closed { .. } = self.state {
+            self.state = State::Closed {
+                reopen_at: Some(self.backoff.next(now)),
+            };
+        }
+        vec![]
+    }
+
+    fn request(&mut self, operation: Operation, now: Instant) -> Vec<Action> {
+        match self.state {
+            State::Ready => self.request_when_ready(operation, now),
+            State::Held { .. } if operation == Operation::THAW => {
+                self.state = State::Thawing {
+                    answer: Answer::Truth,
+                    next: Next::Ready,
+                };
+                vec![Action::StartThaw]
+            }
+            State::Thawing {
+                answer: Answer::None,
+                next,
+            } if operation == Operation::THAW => {
+                self.state = State::Thawing {
+                    answer: Answer::Failure,
+                    next,
+                };
+                vec![]
+            }
+            State::Held { .. }
+            | State::Thawing {
+                answer: Answer::None,
+                ..
+            } => refuse(operation, Note::RefusedWhileHeld(operation)),
+            State::Checking { .. } | State::Freezing { .. } | State::Thawing { .. } => {
+                self.lose_channel(Note::OutOfStep(operation), now)
+            }
+            State::Closed { .. } | State::Stopped => vec![],
+        }
+    }
+
+    fn request_when_ready(&mut self, operation: Operation, now: Instant) -> Vec<Action> {
+        match operation {
+            Operation::HOT_BACKUP => {
+                self.state = State::Checking { next: Next::Ready };
+                vec![Action::StartCheck]
+            }
+            Operation::FREEZE => {
+                self.ended_early = false;
+                self.state = State::Freezing {
+                    give_up_at: Some(now + self.limits.freeze_request),
+                    next: Next::Ready,
+                };
+                vec![Action::StartFreeze]
+            }
+            Operation::THAW if std::mem::take(&mut self.ended_early) => {
+                refuse(operation, Note::ThawAfterEarlyEnd)
+            }
+            Operation::THAW => refuse(operation, Note::ThawWithoutHold),
+            _ => refuse(operation, Note::UnknownOperation(operation)),
+        }
+    }
+
+    fn checked(&mut self, possible: bool, now: Instant) -> Vec<Action> {
+        let State::Checking { next } = self.state else {
+            return vec![];
+        };
+        let status = if possible { Status::Ok } else { Status::Fail };
+        let mut actions = self.reply(Operation::HOT_BACKUP, status);
+        actions.extend(self.go(next, now));
+        actions
+    }
+
+    fn frozen(&mut self, now: Instant) -> Vec<Action> {
+        match self.state {
+            State::Freezing {
+                give_up_at: Some(_),
+                next: Next::Ready,
+            } => {
+                self.state = State::Held {
+                    until: now + self.limits.hold,
+                };
+                vec![Action::Reply(Operation::FREEZE, Status::Ok)]
+            }
+            // Aborted too late to stop it: thaw, and answer the FREEZE with failure right now.
+            State::Freezing { next, .. } => {
+                self.state = State::Thawing {
+                    answer: Answer::None,
+                    next,
+                };
+                let mut actions = vec![Action::StartThaw];
+                actions.extend(self.reply(Operation::FREEZE, Status::Fail));
+                actions
+            }
+            // Never expected; but a freeze that nobody answers for must not last.
+            _ => vec![Action::StartThaw],
+        }
+    }
+
+    fn freeze_failed(&mut self, now: Instant) -> Vec<Action> {
+        let State::Freezing { next, .. } = self.state else {
+            return vec![];
+        };
+        let mut actions = self.reply(Operation::FREEZE, Status::Fail);
+        actions.extend(self.go(next, now));
+        actions
+    }
+
+    fn thawed(&mut self, clean: bool, now: Instant) -> Vec<Action> {
+        let State::Thawing { answer, next } = self.state else {
+            return vec![];
+        };
+        let mut actions = match answer {
+            Answer::None => vec![],
+            Answer::Truth if clean => self.reply(Operation::THAW, Status::Ok),
+            Answer::Truth => self.reply(Operation::THAW, Status::Fail),
+            Answer::Failure => {
+                self.ended_early = false;
+                let mut actions = vec![Action::Note(Note::ThawAfterEarlyEnd)];
+                actions.extend(self.reply(Operation::THAW, Status::Fail));
+                actions
+            }
+        };
+        actions.extend(self.go(next, now));
+        actions
+    }
+
+    fn terminate(&mut self) -> Vec<Action> {
+        let during = Action::Note(Note::StoppedDuringCheckpoint);
+        match self.state {
+            State::Closed { .. } | State::Ready => self.stop(),
+            State::Checking { .. } => {
+                self.state = State::Checking {
+                    next: Next::Stopped,
+                };
+                vec![]
+            }
+            State::Freezing { .. } => {
+                self.state = State::Freezing {
+                    give_up_at: None,
+                    next: Next::Stopped,
+                };
+                vec![during, Action::AbortFreeze]
+            }
+            State::Held { .. } => {
+                self.state = State::Thawing {
+                    answer: Answer::None,
+                    next: Next::Stopped,
+                };
+                vec![during, Action::StartThaw]
+            }
+            State::Thawing { answer, .. } => {
+                self.state = State::Thawing {
+                    answer,
+                    next: Next::Stopped,
+                };
+                vec![]
+            }
+            State::Stopped => vec![],
+        }
+    }
+
+    fn tick(&mut self, now: Instant) -> Vec<Action> {
+        if self.deadline().is_none_or(|deadline| now < deadline) {
+            return vec![];
+        }
+        match self.state {
+            State::Closed { .. } => {
+                self.state = State::Closed { reopen_at: None };
+                vec![Action::OpenChannel]
+            }
+            State::Freezing { next, .. } => {
+                self.state = State::Freezing {
+                    give_up_at: None,
+                    next,
+                };
+                let note = Note::FreezeLimit(self.limits.freeze_request);
+                vec![Action::Note(note), Action::AbortFreeze]
+            }
+            State::Held { .. } => {
+                self.ended_early = true;
+                self.state = State::Thawing {
+                    answer: Answer::None,
+                    next: Next::Ready,
+                };
+                vec![
+                    Action::Note(Note::HoldLimit(self.limits.hold)),
+                    Action::StartThaw,
+                ]
+            }
+            _ => vec![],
+        }
+    }
+
+    /// The channel is of no use any more. Dropping it first lets the driver tell the host failure at once, and go on
+    /// with its teardown, which waits for that; then whatever is frozen is thawed.
+    fn lose_channel(&mut self, note: Note, now: Instant) -> Vec<Action> {
+        if !std::mem::take(&mut self.open) {
+            return vec![];
+        }
+        let mut actions = vec![Action::Note(note), Action::CloseChannel];
+        match self.state {
+            State::Closed { .. } | State::Stopped => {}
+            State::Ready => actions.extend(self.go(Next::Closed, now)),
+            State::Checking { next } => {
+                self.state = State::Checking {
+                    next: next.max(Next::Closed),
+                };
+            }
+            State::Freezing { next, give_up_at } => {
+                self.state = State::Freezing {
+                    give_up_at: None,
+                    next: next.max(Next::Closed),
+                };
+                if give_up_at.is_some() {
+                    actions.push(Action::AbortFreeze);
+                }
+            }
+            State::Held { .. } => {
+                self.state = State::Thawing {
+                    answer: Answer::None,
+                    next: Next::Closed,
+                };
+                actions.push(Action::StartThaw);
+            }
+            State::Thawing { next, .. } => {
+                self.state = State::Thawing {
+                    answer: Answer::None,
+                    next: next.max(Next::Closed),
+                };
+            }
+        }
+        actions
+    }
+
+    fn go(&mut self, next: Next, now: Instant) -> Vec<Action> {
+        match next {
+            Next::Ready => {
+                self.state = State::Ready;
+                vec![]
+            }
+            Next::Closed => {
+                self.ended_early = false;
+                self.state = State::Closed {
+                    reopen_at: Some(self.backoff.next(now)),
+                };
+                vec![]
+            }
+            Next::Stopped => self.stop(),
+        }
+    }
+
+    fn stop(&mut self) -> Vec<Action> {
+        self.state = State::Stopped;
+        self.open = false;
+        vec![Action::CloseChannel, Action::Exit]
+    }
+
+    /// A reply, unless the channel is gone: then the driver has told the host already.
+    fn reply(&self, operation: Operation, status: Status) -> Vec<Action> {
+        if self.open {
+            vec![Action::Reply(operation, status)]
+        } else {
+            vec![]
+        }
+    }
+}
+
+fn refuse(operation: Operation, note: Note) -> Vec<Action> {
+    vec![Action::Note(note), Action::Reply(operation, Status::Fail)]
+}

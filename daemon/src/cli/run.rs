@@ -1,0 +1,93 @@
+//! `hv-vssd run`: the service.
+
+use std::io;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use hvutil_sys::device::{Channel, DEFAULT_PATH};
+use tokio::signal::unix::{SignalKind, signal};
+
+use super::{CommandResult, ConfigArguments};
+use crate::agent::{Agent, session};
+use crate::config::Config;
+use crate::confine;
+use crate::quiesce::{Engine, Kernel, Limits};
+use crate::telemetry::{Gate, log};
+
+/// Serve the host: this is what the systemd service runs
+///
+/// Registers with the kernel's driver and answers the host's HOT_BACKUP, FREEZE and THAW until SIGTERM or SIGINT.
+/// Needs root. Logs to standard error.
+#[derive(Debug, clap::Args)]
+pub(super) struct Arguments {
+    #[command(flatten)]
+    config: ConfigArguments,
+    /// The driver's character device
+    #[arg(long, value_name = "PATH", default_value = DEFAULT_PATH)]
+    device: PathBuf,
+    /// Also log each step and each file system
+    #[arg(long, short)]
+    verbose: bool,
+}
+
+pub(super) fn main(arguments: &Arguments) -> CommandResult {
+    let config = Config::load(arguments.config.config.as_deref())?;
+    let gate = Gate::new(io::stderr());
+    let level = if arguments.verbose {
+        tracing::Level::DEBUG
+    } else {
+        tracing::Level::INFO
+    };
+    log::init(level, log::stderr_is_journal(), gate.clone())?;
+    confine::stay_in_memory();
+    confine::drop_capabilities()?;
+    let device = arguments.device.clone();
+    let engine = Engine::new(kernel(&config), engine_limits(&config), gate);
+    tokio::runtime::Builder::new_current_thread()
+        .enable_io()
+        .enable_time()
+        .build()?
+        .block_on(async {
+            // Before the first registration, so that no signal can end the process in a hold.
+            let mut terminate = signal(SignalKind::terminate())?;
+            let mut interrupt = signal(SignalKind::interrupt())?;
+            let opener = Box::new(move || Channel::open(&device));
+            let agent = Agent::start(engine, session_limits(&config), opener)?;
+            tracing::info!(
+                "registered with the driver at {}",
+                arguments.device.display()
+            );
+            agent
+                .run(async {
+                    tokio::select! {
+                        _ = terminate.recv() => {}
+                        _ = interrupt.recv() => {}
+                    }
+                })
+                .await?;
+            Ok(())
+        })
+}
+
+/// The system as the configuration wants it seen.
+pub(super) fn kernel(config: &Config) -> Kernel {
+    Kernel {
+        policy: super::plan::policy(config),
+    }
+}
+
+/// The engine's share of the limits.
+pub(super) fn engine_limits(config: &Config) -> Limits {
+    Limits {
+        flush: Duration::from_secs(config.limits.flush),
+        freeze: Duration::from_secs(config.limits.freeze),
+    }
+}
+
+/// The session's share of the limits: a minute for what neither flush nor freeze bound, still within the driver's 15.
+pub(super) fn session_limits(config: &Config) -> session::Limits {
+    session::Limits {
+        freeze_request: Duration::from_secs(config.limits.flush + config.limits.freeze + 60),
+        hold: Duration::from_secs(config.limits.hold),
+    }
+}

@@ -1,0 +1,60 @@
+//! What the agent keeps of root's power, and how it stays off the file systems it freezes.
+
+use caps::{CapSet, Capability, CapsHashSet};
+use hvutil_sys::memory;
+
+/// Why a confinement could not be put in place.
+#[derive(Debug, thiserror::Error)]
+#[error("{capability} is missing: run this as root, or grant the capability")]
+pub struct MissingCapability {
+    capability: Capability,
+}
+
+/// What the agent keeps: freezing and the mount API need `CAP_SYS_ADMIN`, opening another user's 0700 mount point
+/// needs `CAP_DAC_READ_SEARCH`.
+const KEPT: [Capability; 2] = [Capability::CAP_SYS_ADMIN, Capability::CAP_DAC_READ_SEARCH];
+
+/// Locks the process in memory, and marks it as one that write-back depends on. The threads it starts inherit both.
+///
+/// A machine that allows neither is noted and served all the same.
+pub fn stay_in_memory() {
+    if let Err(error) = memory::lock_all() {
+        tracing::warn!(
+            "memory cannot be locked ({error}): a thaw may wait for memory that is swapped out"
+        );
+    }
+    if let Err(error) = memory::set_io_flusher() {
+        tracing::debug!("the kernel does not mark this process as an I/O flusher: {error}");
+    }
+}
+
+/// Drops every capability but those the agent works with, for good: no program it could start would get them back.
+///
+/// # Errors
+/// [`MissingCapability`] when one of those is not there in the first place.
+pub fn drop_capabilities() -> Result<(), MissingCapability> {
+    for capability in KEPT {
+        if !caps::has_cap(None, CapSet::Effective, capability).unwrap_or(false) {
+            return Err(MissingCapability { capability });
+        }
+    }
+    if let Err(error) = nix::sys::prctl::set_no_new_privs() {
+        tracing::warn!("privileges cannot be given up for good: {error}");
+    }
+    let kept: CapsHashSet = KEPT.into_iter().collect();
+    for capability in caps::all() {
+        if !kept.contains(&capability) {
+            // Capabilities the kernel does not know cannot be dropped, and need not be.
+            let _ = caps::drop(None, CapSet::Bounding, capability);
+        }
+    }
+    for set in [CapSet::Inheritable, CapSet::Ambient] {
+        let _ = caps::clear(None, set);
+    }
+    for set in [CapSet::Effective, CapSet::Permitted] {
+        if let Err(error) = caps::set(None, set, &kept) {
+            tracing::warn!("capabilities cannot be dropped: {error}");
+        }
+    }
+    Ok(())
+}

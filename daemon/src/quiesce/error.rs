@@ -1,0 +1,76 @@
+//! Why file systems could not be frozen, one sentence each for the operator.
+
+use std::io;
+use std::time::Duration;
+
+use super::handle::HandleError;
+use crate::filesystems::ScanError;
+
+/// Why a freeze failed. Whatever it had frozen is thawed by then, but for what [`FreezeError::Stuck`] names.
+#[derive(Debug, thiserror::Error)]
+pub enum FreezeError {
+    /// The mount table or what lies beneath it cannot be read.
+    #[error("the file systems of this machine cannot be listed")]
+    Scan(#[from] ScanError),
+    /// A file system of the plan cannot be opened.
+    #[error("a file system cannot be reached, so that the image would miss it")]
+    Open(#[from] HandleError),
+    /// No threads to freeze with.
+    #[error("no threads can be started to freeze with")]
+    Threads(#[source] io::Error),
+    /// Write-back takes longer than the flush limit.
+    #[error("{0} still writes back after {secs} s: nothing was frozen", secs = .1.as_secs())]
+    FlushLimit(String, Duration),
+    /// Frozen already, and not by us.
+    #[error(
+        "{0} is frozen already by someone else (an administrator, a snapshot): thaw it with 'fsfreeze -u', or wait for the snapshot to end"
+    )]
+    Foreign(String),
+    /// `FIFREEZE` failed.
+    #[error("{0} cannot be frozen")]
+    Freeze(String, #[source] io::Error),
+    /// `FIFREEZE` takes longer than the freeze limit.
+    #[error("{0} was not frozen within {secs} s: its device may be stuck", secs = .1.as_secs())]
+    FreezeLimit(String, Duration),
+    /// A freeze or thaw of an earlier checkpoint has not returned.
+    #[error(
+        "{0} is stuck in a freeze of an earlier checkpoint, and will be thawed the moment it returns: no freeze until then"
+    )]
+    Stuck(String),
+    /// A hold is there already.
+    #[error("the file systems are held already")]
+    Held,
+    /// The session gave up.
+    #[error("the freeze was given up on request")]
+    Aborted,
+}
+
+/// One file system that could not be thawed as it should.
+#[derive(Debug, thiserror::Error)]
+pub enum ThawError {
+    /// Someone else thawed it during the hold: the image may not be consistent.
+    #[error("{0} was thawed by someone else during the hold: the image is not consistent")]
+    Foreign(String),
+    /// `FITHAW` failed.
+    #[error("{0} cannot be thawed; try 'fsfreeze -u' on its mount point")]
+    Thaw(String, #[source] io::Error),
+    /// `FITHAW` does not return; its thread goes on.
+    #[error("{0} does not thaw within {secs} s: its device may be stuck; the attempt goes on", secs = .1.as_secs())]
+    Stuck(String, Duration),
+}
+
+/// An error and its causes on one line.
+#[must_use]
+pub fn with_causes(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let next = error.to_string();
+        if !text.ends_with(&next) {
+            text.push_str(": ");
+            text.push_str(&next);
+        }
+        cause = error.source();
+    }
+    text
+}

@@ -1,0 +1,16 @@
+//! Quiescing: from a plan to a hold, and back.
+
+pub mod backend;
+pub mod engine;
+pub mod error;
+pub mod handle;
+pub mod pool;
+pub mod report;
+pub mod signal;
+pub mod slot;
+
+pub use backend::{Backend, Kernel};
+pub use engine::{Engine, Limits};
+pub use error::FreezeError;
+pub use report::Report;
+pub use signal::Signal;

@@ -1,0 +1,143 @@
+//! One file system in the engine's hands: its handle, what is being done to it, and how that went.
+
+use std::io;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use super::backend::{Backend, Target};
+
+/// What a thread does to a file system.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Operation {
+    /// `syncfs`
+    Flush,
+    /// `FIFREEZE`
+    Freeze,
+    /// `FITHAW`
+    Thaw,
+}
+
+/// A file system with its open handle. Shared with the thread that works on it, so that a call that does not return
+/// keeps what is needed to undo it.
+#[derive(Debug)]
+pub struct Slot<B: Backend> {
+    target: Target,
+    handle: B::Handle,
+    cell: Mutex<Cell>,
+}
+
+#[derive(Debug, Default)]
+struct Cell {
+    running: Option<Operation>,
+    failure: Option<io::Error>,
+    frozen: bool,
+    abandoned: bool,
+    times: Times,
+}
+
+/// How long each call on one file system took.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Times {
+    /// All flush passes.
+    pub flush: Duration,
+    /// `FIFREEZE`.
+    pub freeze: Duration,
+    /// `FITHAW`.
+    pub thaw: Duration,
+}
+
+impl<B: Backend> Slot<B> {
+    /// A file system that nothing has been done to.
+    pub fn new(target: Target, handle: B::Handle) -> Self {
+        Self {
+            target,
+            handle,
+            cell: Mutex::default(),
+        }
+    }
+
+    /// Which file system this is.
+    pub fn target(&self) -> &Target {
+        &self.target
+    }
+
+    /// Says that `operation` is about to be run by a thread.
+    pub fn begin(&self, operation: Operation) {
+        let mut cell = self.lock();
+        cell.running = Some(operation);
+        cell.failure = None;
+    }
+
+    /// Runs `operation`; blocks as long as the kernel does.
+    ///
+    /// A freeze that was given up meanwhile is undone here, by the thread that has the handle.
+    pub fn run(&self, backend: &B, operation: Operation) {
+        let started = Instant::now();
+        let result = match operation {
+            Operation::Flush => backend.sync(&self.handle),
+            Operation::Freeze => backend.freeze(&self.handle),
+            Operation::Thaw => backend.thaw(&self.handle),
+        };
+        let took = started.elapsed();
+        let mut cell = self.lock();
+        match operation {
+            Operation::Flush => cell.times.flush += took,
+            Operation::Freeze => cell.times.freeze = took,
+            Operation::Thaw => cell.times.thaw = took,
+        }
+        match (operation, &result) {
+            (Operation::Freeze, Ok(())) => cell.frozen = true,
+            // EINVAL: not frozen, whoever thawed it.
+            (Operation::Thaw, Ok(())) => cell.frozen = false,
+            (Operation::Thaw, Err(error)) if error.raw_os_error() == Some(libc::EINVAL) => {
+                cell.frozen = false;
+            }
+            _ => {}
+        }
+        cell.failure = result.err();
+        if operation == Operation::Freeze && cell.frozen && cell.abandoned {
+            cell.running = Some(Operation::Thaw);
+            drop(cell);
+            self.run(backend, Operation::Thaw);
+            return;
+        }
+        cell.running = None;
+    }
+
+    /// What is being done to it now.
+    pub fn running(&self) -> Option<Operation> {
+        self.lock().running
+    }
+
+    /// We froze it, and it is not thawed.
+    pub fn is_frozen(&self) -> bool {
+        self.lock().frozen
+    }
+
+    /// We froze it, and nobody is at work on it.
+    pub fn wants_thaw(&self) -> bool {
+        let cell = self.lock();
+        cell.frozen && cell.running.is_none()
+    }
+
+    /// Gives up on a freeze that does not return: whoever runs it thaws when it does. `false` when it just returned.
+    pub fn abandon(&self) -> bool {
+        let mut cell = self.lock();
+        cell.abandoned = cell.running == Some(Operation::Freeze);
+        cell.abandoned
+    }
+
+    /// The last operation's error, which is forgotten here.
+    pub fn take_failure(&self) -> Option<io::Error> {
+        self.lock().failure.take()
+    }
+
+    /// How long the calls took so far.
+    pub fn times(&self) -> Times {
+        self.lock().times
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Cell> {
+        self.cell.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
