@@ -19,6 +19,7 @@ pub mod scan;
 mod serialize;
 pub mod served;
 mod stacking;
+pub mod table;
 pub mod text;
 mod tree;
 
@@ -30,3 +31,4 @@ pub use policy::Policy;
 pub use reason::Reason;
 pub use scan::{DeviceNodes, Roots, Scan, ScanError, scan, scan_below};
 pub use served::ServedBy;
+pub use table::render_table;

@@ -21,7 +21,7 @@ use super::tree::MountTree;
 /// {
 ///   "superblocks": [
 ///     {"stage": 1, "dev": "253:0", "fstype": "ext4", "source": "/dev/mapper/vg-root", "served_by": null, "stacked_on": [],
-///      "mounts": [{"id": 27, "mount_point": "/", "root": "/", "hidden": false}]}
+///      "beneath_unknown": false, "mounts": [{"id": 27, "mount_point": "/", "root": "/", "hidden": false}]}
 ///   ],
 ///   "left_out": [
 ///     {"dev": "8:1", "fstype": "vfat", "source": "/dev/sda1", "reason": "cannot-freeze", "explanation": "…", "flush": true,
@@ -53,6 +53,8 @@ pub struct Superblock {
     pub served_by: Option<ServedBy>,
     /// The superblocks that hold its image, directly; frozen after it, unless left out.
     pub stacked_on: Vec<DeviceNumber>,
+    /// Something beneath it could not be found out; such superblocks are frozen before all other local ones.
+    pub beneath_unknown: bool,
 }
 
 /// A mount through which a superblock may be opened. Check the [`Candidate::id`] of what was opened: the mount may have gone since.
@@ -271,6 +273,7 @@ impl Found<'_> {
                 .iter()
                 .filter_map(|index| Some(nodes.get(*index)?.dev))
                 .collect(),
+            beneath_unknown: facts.unknown,
         }
     }
 

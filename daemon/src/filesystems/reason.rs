@@ -49,10 +49,10 @@ impl fmt::Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Excluded => "excluded by configuration",
-            Self::CannotFreeze => "this type cannot be frozen; it is flushed instead",
-            Self::Fuse => "served by a process (FUSE); it is never opened",
-            Self::Remote => "on a server; it is never opened",
-            Self::Layered => "its files lie on another file system, which counts",
+            Self::CannotFreeze => "cannot be frozen; flushed instead",
+            Self::Fuse => "served by a process (FUSE); never opened",
+            Self::Remote => "on a server; never opened",
+            Self::Layered => "stored on another file system",
             Self::ReadOnly => "read-only: nothing to hold back",
             Self::Pseudo => "nothing of it is on a disk",
         })

@@ -16,6 +16,7 @@ struct StagedView<'a> {
     source: String,
     served_by: Option<ServedBy>,
     stacked_on: &'a [DeviceNumber],
+    beneath_unknown: bool,
     mounts: &'a [Candidate],
 }
 
@@ -69,6 +70,7 @@ fn staged(stage: usize, superblock: &Superblock) -> StagedView<'_> {
         source: superblock.source.to_string_lossy().into_owned(),
         served_by: superblock.served_by,
         stacked_on: &superblock.stacked_on,
+        beneath_unknown: superblock.beneath_unknown,
         mounts: &superblock.mounts,
     }
 }

@@ -1,0 +1,237 @@
+//! A plan for a person's eyes.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+
+use super::plan::{Candidate, LeftOut, Plan, Superblock};
+use super::reason::Reason;
+use super::text::printable;
+
+/// Longer paths lose their middle, unless everything is asked for; JSON has them whole.
+const WIDEST: usize = 32;
+
+/// How many types of pseudo file systems are named in their summary.
+const TYPES_NAMED: usize = 4;
+
+/// The plan as two tables, for a terminal of 80 to 100 columns: what is frozen and what is left out. Pseudo file systems are one line and long paths are
+/// shortened, unless `all` is set. Control characters are escaped.
+#[must_use]
+pub fn render_table(plan: &Plan, all: bool) -> String {
+    let mut out = String::new();
+    let frozen: Vec<[String; 5]> = plan
+        .stages
+        .iter()
+        .enumerate()
+        .flat_map(|(index, stage)| {
+            stage
+                .iter()
+                .enumerate()
+                .map(move |(place, superblock)| (index, place, superblock))
+        })
+        .map(|(index, place, superblock)| {
+            // A stage is one thing: its number stands once.
+            let stage = if place == 0 {
+                (index + 1).to_string()
+            } else {
+                String::new()
+            };
+            let [at, fstype, device] = names(
+                superblock.mount_point().as_os_str(),
+                &superblock.fstype,
+                &superblock.source,
+                all,
+            );
+            [stage, at, fstype, device, note(plan, superblock, all)]
+        })
+        .collect();
+    if frozen.is_empty() {
+        out.push_str("Nothing is frozen: no writable local file system can be.\n");
+    } else {
+        out.push_str("Frozen stage by stage, thawed in reverse:\n\n");
+        columns(
+            &mut out,
+            ["STAGE", "MOUNT POINT", "TYPE", "DEVICE", "NOTE"],
+            &frozen,
+        );
+    }
+    let (folded, shown): (Vec<&LeftOut>, Vec<&LeftOut>) = plan
+        .left_out
+        .iter()
+        .partition(|left_out| !all && left_out.reason == Reason::Pseudo);
+    let left_out: Vec<[String; 4]> = shown
+        .into_iter()
+        .map(|left_out| {
+            let [at, fstype, device] = names(
+                left_out.mount_point().as_os_str(),
+                &left_out.fstype,
+                &left_out.source,
+                all,
+            );
+            [at, fstype, device, left_out.reason.to_string()]
+        })
+        .collect();
+    if !left_out.is_empty() {
+        out.push_str("\nLeft out:\n\n");
+        columns(
+            &mut out,
+            ["MOUNT POINT", "TYPE", "DEVICE", "WHY"],
+            &left_out,
+        );
+    }
+    summarise(&mut out, &folded);
+    out
+}
+
+fn names(
+    mount_point: &std::ffi::OsStr,
+    fstype: &str,
+    source: &std::ffi::OsStr,
+    all: bool,
+) -> [String; 3] {
+    let source = if source.is_empty() {
+        "-".to_owned()
+    } else {
+        printable(source)
+    };
+    [
+        shorten(printable(mount_point), all),
+        printable(fstype),
+        shorten(source, all),
+    ]
+}
+
+/// What an operator may ask about a row: why it is so early, what it stands on, where else it is mounted, whether it is covered.
+fn note(plan: &Plan, superblock: &Superblock, all: bool) -> String {
+    let mut notes: Vec<String> = superblock
+        .served_by
+        .iter()
+        .map(ToString::to_string)
+        .collect();
+    for dev in &superblock.stacked_on {
+        let frozen = plan
+            .superblocks()
+            .find(|holder| holder.dev == *dev)
+            .map(Superblock::mount_point);
+        let left_out = || {
+            plan.left_out
+                .iter()
+                .find(|holder| holder.dev == *dev)
+                .map(LeftOut::mount_point)
+        };
+        if let Some(holder) = frozen.or_else(left_out) {
+            notes.push(format!("image on {}", shorten(printable(holder), all)));
+        }
+    }
+    if superblock.beneath_unknown {
+        notes.push("what is beneath is unknown".to_owned());
+    }
+    notes.extend(mounts(&superblock.mounts));
+    notes.join("; ")
+}
+
+fn mounts(mounts: &[Candidate]) -> Option<String> {
+    let hidden = mounts.iter().all(|mount| mount.hidden);
+    match (hidden, mounts.len()) {
+        (true, _) => Some("hidden under another mount".to_owned()),
+        (false, 0 | 1) => None,
+        (false, 2) => Some("and 1 more mount".to_owned()),
+        (false, count) => Some(format!("and {} more mounts", count - 1)),
+    }
+}
+
+fn summarise(out: &mut String, folded: &[&LeftOut]) {
+    if folded.is_empty() {
+        return;
+    }
+    let mut types: BTreeMap<String, usize> = BTreeMap::new();
+    for left_out in folded {
+        *types.entry(printable(&left_out.fstype)).or_default() += 1;
+    }
+    let mut names: Vec<(String, usize)> = types.into_iter().collect();
+    names.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
+    let more = if names.len() > TYPES_NAMED {
+        ", …"
+    } else {
+        ""
+    };
+    let named: Vec<String> = names
+        .into_iter()
+        .take(TYPES_NAMED)
+        .map(|(name, _)| name)
+        .collect();
+    let plural = if folded.len() == 1 { "" } else { "s" };
+    let _ = writeln!(
+        out,
+        "\nNot shown: {} pseudo file system{plural} ({}{more}), not on any disk.",
+        folded.len(),
+        named.join(", ")
+    );
+}
+
+/// The first 12 characters and as many of the last as fit: the end of a path tells most.
+fn shorten(text: String, all: bool) -> String {
+    let length = text.chars().count();
+    if all || length <= WIDEST {
+        return text;
+    }
+    let head: String = text.chars().take(12).collect();
+    let tail: String = text.chars().skip(length - (WIDEST - 13)).collect();
+    format!("{head}…{tail}")
+}
+
+/// Rows under their titles, each column as wide as its widest cell; a last column that is empty throughout is not shown.
+fn columns<const N: usize>(out: &mut String, titles: [&str; N], rows: &[[String; N]]) {
+    let last_is_empty = rows
+        .iter()
+        .all(|row| row.last().is_none_or(String::is_empty));
+    let shown = N - usize::from(last_is_empty);
+    let mut widths = titles.map(|title| title.chars().count());
+    for row in rows {
+        for (width, cell) in widths.iter_mut().zip(row) {
+            *width = (*width).max(cell.chars().count());
+        }
+    }
+    let titles = titles.map(str::to_owned);
+    for row in std::iter::once(&titles).chain(rows) {
+        let mut line = String::new();
+        for (cell, width) in row.iter().zip(widths).take(shown) {
+            let _ = write!(line, "  {cell:width$}");
+        }
+        out.push_str(line.trim_end());
+        out.push('\n');
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_long_path_loses_its_middle_only() {
+        assert_eq!(shorten("/short".into(), false), "/short");
+        let long = format!("/var/lib/{}/merged", "x".repeat(64));
+        let short = shorten(long.clone(), false);
+        assert_eq!(short.chars().count(), WIDEST);
+        assert!(short.starts_with("/var/lib/xxx…") && short.ends_with("/merged"));
+        assert_eq!(shorten(long.clone(), true), long);
+    }
+
+    #[test]
+    fn an_empty_plan_says_so() {
+        assert_eq!(
+            render_table(&Plan::default(), false),
+            "Nothing is frozen: no writable local file system can be.\n"
+        );
+    }
+
+    #[test]
+    fn columns_are_aligned_by_characters() {
+        let mut out = String::new();
+        columns(
+            &mut out,
+            ["A", "B"],
+            &[["ä".into(), "1".into()], ["bb".into(), "2".into()]],
+        );
+        assert_eq!(out, "  A   B\n  ä   1\n  bb  2\n");
+    }
+}
