@@ -1,5 +1,8 @@
 //! Properties of the mount table's parser and of the plan, for any input.
 
+// A helper of a test fails by panicking, like the test itself.
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
+
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ffi::OsString;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};

@@ -3,6 +3,9 @@
 //! `proc/`, `sys/` and `dev` (lines of a path and a device number) are read in place of the system's own, `policy.toml` is optional;
 //! `plan.expected` is what a person sees, `plan.expected.json` (optional) what a program gets. `UPDATE_GOLDEN=1` writes them anew.
 
+// A helper of a test fails by panicking, like the test itself.
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -315,3 +315,28 @@ fn reasons_have_codes_for_programs() {
     assert_eq!(json["left_out"][1]["reason"], "pseudo");
     assert_eq!(json["left_out"][1]["mounts"][0]["mount_point"], "/t");
 }
+
+#[test]
+fn ten_thousand_mounts_take_linear_time() {
+    let mut guest = Guest::new();
+    for index in 1..=5_000_u32 {
+        let line = format!("8:1 /{index} /srv/bind/{index} rw - ext4 /dev/sd1 rw");
+        guest.table.push_str(&format!("{} 1 {line}\n", 2 * index));
+        let line = format!("9:{index} / /mnt/{index} rw - ext4 /dev/md{index} rw");
+        guest
+            .table
+            .push_str(&format!("{} 1 {line}\n", 2 * index + 1));
+        guest
+            .devices
+            .insert(DeviceNumber::new(9, index), BlockDevice::default());
+    }
+    let scan = guest.scan();
+    let start = std::time::Instant::now();
+    let plan = Plan::new(&scan, &Policy::default());
+    assert_eq!(plan.superblocks().count(), 5_002);
+    assert!(
+        start.elapsed() < std::time::Duration::from_secs(5),
+        "{:?}",
+        start.elapsed()
+    );
+}
