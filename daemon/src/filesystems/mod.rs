@@ -10,7 +10,8 @@
 
 pub mod blockdev;
 pub mod device;
-pub(crate) mod kinds;
+mod found;
+mod kinds;
 pub mod mountinfo;
 pub mod plan;
 pub mod policy;
@@ -19,6 +20,7 @@ pub mod scan;
 mod serialize;
 pub mod served;
 mod stacking;
+mod stages;
 pub mod table;
 pub mod text;
 mod tree;

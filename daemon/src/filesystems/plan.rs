@@ -1,17 +1,16 @@
 //! What is frozen, in which order, and what is left out and why. Pure: a scan and a policy in, a plan out.
 
-use std::collections::HashMap;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use super::device::DeviceNumber;
+use super::found;
 use super::kinds::Kind;
-use super::mountinfo::Mount;
 use super::policy::Policy;
 use super::reason::Reason;
 use super::scan::Scan;
 use super::served::ServedBy;
-use super::stacking::{Facts, Node, Stacking};
+use super::stacking::{Node, Stacking};
 use super::tree::MountTree;
 
 /// What a freeze does. Every superblock of the mount table is in it exactly once.
@@ -92,12 +91,12 @@ impl Plan {
     #[must_use]
     pub fn new(scan: &Scan, policy: &Policy) -> Self {
         let tree = MountTree::new(&scan.mounts);
-        let found = superblocks(scan, &tree);
+        let found = found::superblocks(scan, &tree);
         let mut reasons = Vec::with_capacity(found.len());
         let mut nodes = Vec::with_capacity(found.len());
         for superblock in &found {
             let kind = Kind::of(&superblock.best.fstype, |name| scan.nodev.contains(name));
-            let reason = reason(superblock, kind, scan, policy);
+            let reason = superblock.reason(kind, scan, policy);
             let layer = match kind {
                 Kind::Layered(Some(option)) => {
                     superblock.best.super_option(option).map(PathBuf::from)
@@ -128,7 +127,7 @@ impl Plan {
                     Some(
                         found
                             .get(*index)?
-                            .frozen(stacking.facts().get(*index)?, &nodes),
+                            .frozen(stacking.facts.get(*index)?, &nodes),
                     )
                 };
                 stage.iter().filter_map(frozen).collect()
@@ -174,119 +173,6 @@ fn best_path(mounts: &[Candidate]) -> &Path {
     mounts
         .first()
         .map_or(Path::new(""), |best| &best.mount_point)
-}
-
-/// A superblock of the mount table.
-struct Found<'a> {
-    best: &'a Mount,
-    /// The best first, each with whether it is hidden.
-    mounts: Vec<(&'a Mount, bool)>,
-    is_root: bool,
-}
-
-/// All superblocks, in the order of their best mount points.
-fn superblocks<'a>(scan: &'a Scan, tree: &MountTree<'_>) -> Vec<Found<'a>> {
-    let mut by_dev: HashMap<DeviceNumber, Vec<(&Mount, bool)>> = HashMap::new();
-    for (index, mount) in scan.mounts.iter().enumerate() {
-        by_dev
-            .entry(mount.dev)
-            .or_default()
-            .push((mount, tree.is_hidden(index)));
-    }
-    let mut found: Vec<Found<'_>> = by_dev
-        .into_values()
-        .filter_map(|mut mounts| {
-            mounts.sort_by(|(a, a_hidden), (b, b_hidden)| {
-                rank(a, *a_hidden).cmp(&rank(b, *b_hidden))
-            });
-            let is_root = mounts
-                .iter()
-                .any(|(mount, hidden)| !hidden && mount.mount_point == Path::new("/"));
-            let best = mounts.first()?.0;
-            Some(Found {
-                best,
-                mounts,
-                is_root,
-            })
-        })
-        .collect();
-    found.sort_by(|a, b| (&a.best.mount_point, a.best.dev).cmp(&(&b.best.mount_point, b.best.dev)));
-    found
-}
-
-/// Least is best: can be reached by its path, is a whole file system and so a directory, is short.
-fn rank(mount: &Mount, hidden: bool) -> impl Ord + '_ {
-    let partial = mount.root != Path::new("/");
-    (
-        hidden,
-        partial,
-        mount.mount_point.as_os_str().len(),
-        &mount.mount_point,
-        mount.id,
-    )
-}
-
-/// Why a superblock is left out; `None` for one to freeze.
-fn reason(superblock: &Found<'_>, kind: Kind, scan: &Scan, policy: &Policy) -> Option<Reason> {
-    let members = || scan.members.get(&superblock.best.dev).into_iter().flatten();
-    let excluded = || {
-        superblock
-            .mounts
-            .iter()
-            .any(|(mount, _)| policy.excludes(mount))
-            || members().any(|dev| policy.names(*dev, scan.devices.get(dev)))
-    };
-    match kind {
-        Kind::Remote => Some(Reason::Remote),
-        Kind::Fuse => Some(Reason::Fuse),
-        Kind::Pseudo => Some(Reason::Pseudo),
-        _ if excluded() => Some(Reason::Excluded),
-        _ if superblock.best.superblock_is_read_only() => Some(Reason::ReadOnly),
-        Kind::Layered(_) => Some(Reason::Layered),
-        Kind::CannotFreeze => Some(Reason::CannotFreeze),
-        Kind::Freezable => None,
-    }
-}
-
-impl Found<'_> {
-    fn candidates(&self) -> Vec<Candidate> {
-        self.mounts
-            .iter()
-            .map(|(mount, hidden)| Candidate {
-                id: mount.id,
-                mount_point: mount.mount_point.clone(),
-                root: mount.root.clone(),
-                hidden: *hidden,
-            })
-            .collect()
-    }
-
-    fn frozen(&self, facts: &Facts, nodes: &[Node<'_>]) -> Superblock {
-        Superblock {
-            dev: self.best.dev,
-            fstype: self.best.fstype.clone(),
-            source: self.best.source.clone(),
-            mounts: self.candidates(),
-            served_by: facts.served,
-            stacked_on: facts
-                .on
-                .iter()
-                .filter_map(|index| Some(nodes.get(*index)?.dev))
-                .collect(),
-            beneath_unknown: facts.unknown,
-        }
-    }
-
-    fn left_out(&self, reason: Reason) -> LeftOut {
-        LeftOut {
-            dev: self.best.dev,
-            fstype: self.best.fstype.clone(),
-            source: self.best.source.clone(),
-            mounts: self.candidates(),
-            reason,
-            flush: reason.is_flushed(),
-        }
-    }
 }
 
 #[cfg(test)]

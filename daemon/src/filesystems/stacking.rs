@@ -1,4 +1,4 @@
-//! In which order superblocks must be frozen: what a file system stands on comes after it. Pure.
+//! What each superblock stands on, through block devices, images and layers, however deep. Pure.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -29,25 +29,15 @@ pub(crate) struct Facts {
     /// Something beneath it, at whatever depth, could not be found out.
     pub(crate) unknown: bool,
     /// Superblocks that may hold its files, should a mount have come over them since.
-    maybe_on: Vec<usize>,
-}
-
-/// Groups that follow each other whatever stacking says; within one, stacking decides.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Group {
-    Served,
-    Unknown,
-    Local,
-    Root,
-    BelowRoot,
+    pub(super) maybe_on: Vec<usize>,
 }
 
 /// What every superblock stands on, without circles.
 pub(crate) struct Stacking<'a> {
-    nodes: &'a [Node<'a>],
-    facts: Vec<Facts>,
+    pub(super) nodes: &'a [Node<'a>],
+    pub(super) facts: Vec<Facts>,
     /// All superblocks, each after those it stands on.
-    upwards: Vec<usize>,
+    pub(super) upwards: Vec<usize>,
 }
 
 impl<'a> Stacking<'a> {
@@ -91,90 +81,6 @@ impl<'a> Stacking<'a> {
         stacking
     }
 
-    /// What was found out about each superblock.
-    pub(crate) fn facts(&self) -> &[Facts] {
-        &self.facts
-    }
-
-    /// The stages, in the order of freezing, as few as the rules allow. Within a stage in the order of the nodes.
-    pub(crate) fn stages(&self, root: Option<usize>) -> Vec<Vec<usize>> {
-        let groups = self.groups(root);
-        let mut heights = vec![0_usize; self.nodes.len()];
-        let mut stages: BTreeMap<(Group, std::cmp::Reverse<usize>), Vec<usize>> = BTreeMap::new();
-        for index in &self.upwards {
-            let (Some(facts), Some(node), Some(group)) = (
-                self.facts.get(*index),
-                self.nodes.get(*index),
-                groups.get(*index),
-            ) else {
-                continue;
-            };
-            // As late as possible: a writer waits from its own stage on.
-            let below = facts
-                .on
-                .iter()
-                .chain(&facts.maybe_on)
-                .filter(|below| groups.get(**below) == Some(group))
-                .filter_map(|below| heights.get(*below).copied())
-                .max()
-                .unwrap_or(0);
-            let height = below + usize::from(node.staged);
-            if let Some(own) = heights.get_mut(*index) {
-                *own = height;
-            }
-            if node.staged {
-                stages
-                    .entry((*group, std::cmp::Reverse(height)))
-                    .or_default()
-                    .push(*index);
-            }
-        }
-        stages
-            .into_values()
-            .map(|mut stage| {
-                stage.sort_unstable();
-                stage
-            })
-            .collect()
-    }
-
-    fn groups(&self, root: Option<usize>) -> Vec<Group> {
-        let mut groups: Vec<Group> = self
-            .facts
-            .iter()
-            .map(|facts| match (facts.served, facts.unknown) {
-                (Some(_), _) => Group::Served,
-                (None, true) => Group::Unknown,
-                (None, false) => Group::Local,
-            })
-            .collect();
-        let Some(root) = root.filter(|root| self.nodes.get(*root).is_some_and(|node| node.staged))
-        else {
-            return groups;
-        };
-        let below_root: Vec<usize> = self
-            .below(root)
-            .into_iter()
-            .filter(|index| *index != root)
-            .collect();
-        let holds_root = below_root
-            .iter()
-            .any(|index| self.nodes.get(*index).is_some_and(|node| node.staged));
-        // A served root whose image is on another file system here goes with the served ones, and what holds it with it.
-        if holds_root && groups.get(root) == Some(&Group::Served) {
-            return groups;
-        }
-        for index in below_root {
-            if let Some(group) = groups.get_mut(index) {
-                *group = Group::BelowRoot;
-            }
-        }
-        if let Some(group) = groups.get_mut(root) {
-            *group = Group::Root;
-        }
-        groups
-    }
-
     /// A file lies on the first of its possible holders that does not close a circle.
     fn place(&mut self, from: usize, holders: &[usize]) {
         let holder = holders
@@ -206,7 +112,7 @@ impl<'a> Stacking<'a> {
     }
 
     /// `start` and everything it stands on, or may stand on.
-    fn below(&self, start: usize) -> BTreeSet<usize> {
+    pub(super) fn below(&self, start: usize) -> BTreeSet<usize> {
         let mut seen = BTreeSet::from([start]);
         let mut todo = vec![start];
         while let Some(facts) = todo.pop().and_then(|index| self.facts.get(index)) {
