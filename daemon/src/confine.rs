@@ -2,10 +2,11 @@
 
 use caps::{CapSet, Capability, CapsHashSet};
 use hvutil_sys::memory;
+use nix::sys::resource::{RLIM_INFINITY, Resource, setrlimit};
 
-/// Why a confinement could not be put in place.
+/// The process may not do what the agent does.
 #[derive(Debug, thiserror::Error)]
-#[error("{capability} is missing: run this as root, or grant the capability")]
+#[error("{capability} is missing: run this as root")]
 pub struct MissingCapability {
     capability: Capability,
 }
@@ -18,6 +19,13 @@ const KEPT: [Capability; 2] = [Capability::CAP_SYS_ADMIN, Capability::CAP_DAC_RE
 ///
 /// A machine that allows neither is noted and served all the same.
 pub fn stay_in_memory() {
+    // Otherwise a thread started later, without CAP_IPC_LOCK, would find no memory it may lock.
+    if let Err(error) = setrlimit(Resource::RLIMIT_MEMLOCK, RLIM_INFINITY, RLIM_INFINITY) {
+        tracing::warn!(
+            "the limit of locked memory cannot be lifted ({error}): memory is not locked"
+        );
+        return;
+    }
     if let Err(error) = memory::lock_all() {
         tracing::warn!(
             "memory cannot be locked ({error}): a thaw may wait for memory that is swapped out"
@@ -28,16 +36,23 @@ pub fn stay_in_memory() {
     }
 }
 
-/// Drops every capability but those the agent works with, for good: no program it could start would get them back.
+/// Whether the process may do what the agent does.
 ///
 /// # Errors
-/// [`MissingCapability`] when one of those is not there in the first place.
-pub fn drop_capabilities() -> Result<(), MissingCapability> {
+/// [`MissingCapability`].
+pub fn require_capabilities() -> Result<(), MissingCapability> {
     for capability in KEPT {
         if !caps::has_cap(None, CapSet::Effective, capability).unwrap_or(false) {
             return Err(MissingCapability { capability });
         }
     }
+    Ok(())
+}
+
+/// Drops every capability but those the agent works with, for good: no program it could start would get them back.
+///
+/// Called before any thread is started, since capabilities are a thread's own.
+pub fn drop_capabilities() {
     if let Err(error) = nix::sys::prctl::set_no_new_privs() {
         tracing::warn!("privileges cannot be given up for good: {error}");
     }
@@ -56,5 +71,4 @@ pub fn drop_capabilities() -> Result<(), MissingCapability> {
             tracing::warn!("capabilities cannot be dropped: {error}");
         }
     }
-    Ok(())
 }

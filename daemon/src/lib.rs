@@ -6,6 +6,7 @@ pub mod agent;
 pub mod cli;
 pub mod config;
 pub mod confine;
+pub mod demo;
 pub mod filesystems;
 pub mod quiesce;
 pub mod telemetry;

@@ -88,7 +88,11 @@ impl fmt::Display for OpenError {
 
 impl std::error::Error for OpenError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        Some(&self.source)
+        // Where the text says what to do, the bare error number adds nothing.
+        match self.errno() {
+            Some(libc::ENOENT | libc::EBUSY | libc::EACCES | libc::EPERM | libc::EBADF) => None,
+            _ => Some(&self.source),
+        }
     }
 }
 

@@ -24,9 +24,12 @@ use crate::telemetry::service;
 /// The driver acknowledges a registration from within the write; this bounds a driver that does not.
 const REGISTER_LIMIT: Duration = Duration::from_secs(5);
 
-/// Why there is no channel.
+/// Why the agent cannot serve.
 #[derive(Debug, thiserror::Error)]
-pub enum ChannelError {
+pub enum StartError {
+    /// No thread for the engine.
+    #[error("no thread can be started for the freeze")]
+    Thread(#[source] io::Error),
     /// The device cannot be opened.
     #[error(transparent)]
     Open(#[from] hvutil_sys::device::OpenError),
@@ -66,17 +69,17 @@ impl Agent {
     /// Opens the channel and registers. To be called within a tokio runtime that has I/O and time.
     ///
     /// # Errors
-    /// [`ChannelError`], whose text says what to do; later losses of the channel are retried instead.
+    /// [`StartError`], whose text says what to do; later losses of the channel are retried instead.
     pub fn start<B: Backend>(
         engine: Engine<B>,
         limits: session::Limits,
         opener: Opener,
-    ) -> Result<Self, ChannelError> {
+    ) -> Result<Self, StartError> {
         let mut agent = Self {
             session: Session::new(limits, Instant::now()),
             channel: None,
             opener: OpenerBox(opener),
-            worker: Worker::start(engine).map_err(ChannelError::Register)?,
+            worker: Worker::start(engine).map_err(StartError::Thread)?,
             pending: VecDeque::new(),
             complained: false,
         };
@@ -177,17 +180,17 @@ impl Agent {
         deprecated,
         reason = "the channel owns its descriptor, which is all that the unsafe successor asks for"
     )]
-    fn open(&mut self) -> Result<(), ChannelError> {
+    fn open(&mut self) -> Result<(), StartError> {
         let channel = (self.opener.0)()?;
         channel
             .register(REGISTER_LIMIT)
-            .map_err(ChannelError::Register)?;
-        self.channel = Some(AsyncFd::new(channel).map_err(ChannelError::Register)?);
+            .map_err(StartError::Register)?;
+        self.channel = Some(AsyncFd::new(channel).map_err(StartError::Register)?);
         Ok(())
     }
 
     /// Once for each loss of the channel, not for every attempt.
-    fn complain(&mut self, error: &ChannelError) {
+    fn complain(&mut self, error: &StartError) {
         if !std::mem::replace(&mut self.complained, true) {
             tracing::warn!("{}; trying again, at most 5 s apart", with_causes(error));
         }

@@ -1,5 +1,6 @@
 //! The command line: one file a command.
 
+mod demo;
 mod plan;
 mod run;
 
@@ -22,6 +23,7 @@ pub struct Arguments {
 enum Command {
     Run(run::Arguments),
     Plan(plan::Arguments),
+    Demo(demo::Arguments),
 }
 
 /// Options of every command that reads the configuration.
@@ -38,6 +40,7 @@ pub fn main(arguments: Arguments) -> ExitCode {
     let result = match arguments.command {
         Command::Run(arguments) => run::main(&arguments),
         Command::Plan(arguments) => plan::main(&arguments),
+        Command::Demo(arguments) => demo::main(&arguments),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -39,8 +39,9 @@ pub(super) fn main(arguments: &Arguments) -> CommandResult {
         tracing::Level::INFO
     };
     log::init(level, log::stderr_is_journal(), gate.clone())?;
+    confine::require_capabilities()?;
     confine::stay_in_memory();
-    confine::drop_capabilities()?;
+    confine::drop_capabilities();
     let device = arguments.device.clone();
     let engine = Engine::new(kernel(&config), engine_limits(&config), gate);
     tokio::runtime::Builder::new_current_thread()

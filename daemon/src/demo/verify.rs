@@ -1,0 +1,161 @@
+//! What a copied image is worth: does it need recovery, is it sound, and is all in it that was synced?
+
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+
+use hvutil_sys::loopdev::LoopDevice;
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
+
+use super::DemoError;
+use super::images::Copy;
+use super::outside::{Outside, find};
+use super::scene::Scene;
+use super::writer::{FILE, MOST_RECORDS, RECORD, record};
+
+/// One thing found out about a copy.
+#[derive(Clone, Debug)]
+pub(super) struct Finding {
+    /// What was looked at.
+    pub(super) what: &'static str,
+    good: bool,
+    /// What was seen, in a few words.
+    pub(super) seen: String,
+}
+
+impl Finding {
+    /// As a consistent image has it.
+    pub(super) fn is_good(&self) -> bool {
+        self.good
+    }
+}
+
+/// Looks at a copy without changing it: `acknowledged` records must be in it, without recovery.
+pub(super) fn verify(
+    outside: &Outside,
+    scene: &Scene,
+    fstype: &'static str,
+    copy: &Copy,
+    acknowledged: u64,
+) -> Result<Vec<Finding>, DemoError> {
+    let mut findings = Vec::new();
+    if let Some(pending) = recovery_pending(fstype, &copy.file)? {
+        findings.push(Finding {
+            what: "recovery",
+            good: !pending,
+            seen: if pending { "needed" } else { "not needed" }.to_owned(),
+        });
+    }
+    findings.push(fsck(outside, fstype, &copy.path)?);
+    findings.push(records(scene, fstype, copy, acknowledged)?);
+    Ok(findings)
+}
+
+/// Whether the superblock says that a journal or log is to be replayed; `None` where it does not say.
+fn recovery_pending(fstype: &str, image: &File) -> Result<Option<bool>, DemoError> {
+    // ext4: INCOMPAT_RECOVER in s_feature_incompat (fs/ext4/ext4.h); btrfs: log_root of the superblock
+    // (include/uapi/linux/btrfs_tree.h). xfs keeps no such mark: its fsck tells.
+    let (offset, mask) = match fstype {
+        "ext4" => (1024 + 0x60, 0x4),
+        "btrfs" => (0x1_0000 + 0x60, u64::MAX),
+        _ => return Ok(None),
+    };
+    let mut bytes = [0; 8];
+    image.read_exact_at(&mut bytes, offset).map_err(|error| {
+        DemoError::because(format!("the copy of {fstype} cannot be read"), error)
+    })?;
+    Ok(Some(u64::from_le_bytes(bytes) & mask != 0))
+}
+
+fn fsck(outside: &Outside, fstype: &str, image: &Path) -> Result<Finding, DemoError> {
+    let (program, arguments): (_, &[&str]) = match fstype {
+        "ext4" => ("e2fsck", &["-f", "-n"]),
+        "xfs" => ("xfs_repair", &["-n", "-f"]),
+        _ => ("btrfs", &["check", "--readonly"]),
+    };
+    let path =
+        find(program).ok_or_else(|| DemoError::new(format!("{program} is not installed")))?;
+    let text = image.to_string_lossy();
+    let mut arguments = arguments.to_vec();
+    arguments.push(&text);
+    let output = outside.run(&path, &arguments)?;
+    let good = output.status.success();
+    let seen = match output.status.code() {
+        Some(0) => format!("{program} finds nothing"),
+        Some(code) => format!("{program} finds errors ({code})"),
+        None => format!("{program} was killed"),
+    };
+    if !good {
+        let said = [output.stdout, output.stderr].concat();
+        tracing::debug!("{program}: {}", String::from_utf8_lossy(&said));
+    }
+    Ok(Finding {
+        what: "fsck",
+        good,
+        seen,
+    })
+}
+
+/// Mounts the copy without recovery and looks for every record that the writer was told is safe.
+fn records(
+    scene: &Scene,
+    fstype: &str,
+    copy: &Copy,
+    acknowledged: u64,
+) -> Result<Finding, DemoError> {
+    let no_recovery = match fstype {
+        "ext4" => "noload",
+        "xfs" => "norecovery",
+        _ => "rescue=nologreplay",
+    };
+    let device = LoopDevice::attach(&copy.file)
+        .map_err(|error| DemoError::because("no loop device can be had", error))?;
+    let place = scene.directory("copy")?;
+    let mounted = mount(
+        Some(device.path()),
+        &place,
+        Some(fstype),
+        MsFlags::MS_RDONLY,
+        Some(no_recovery),
+    );
+    if let Err(error) = mounted {
+        return Ok(Finding {
+            what: "data",
+            good: false,
+            seen: format!("cannot be mounted without recovery ({})", error.desc()),
+        });
+    }
+    let missing = count_missing(&place.join(FILE), acknowledged);
+    let _ = umount2(&place, MntFlags::MNT_DETACH);
+    Ok(Finding {
+        what: "data",
+        good: missing == 0,
+        seen: match missing {
+            0 => format!("all {acknowledged} synced records"),
+            _ => format!("{missing} of {acknowledged} synced records missing"),
+        },
+    })
+}
+
+/// Of the records that were written before `acknowledged` and not overwritten since, how many are not there.
+fn count_missing(path: &Path, acknowledged: u64) -> u64 {
+    let Ok(file) = File::open(path) else {
+        return acknowledged;
+    };
+    let first = acknowledged.saturating_sub(MOST_RECORDS);
+    let missing = |number: &u64| {
+        let mut found = [0; RECORD];
+        let offset = (number % MOST_RECORDS) * RECORD as u64;
+        if file.read_exact_at(&mut found, offset).is_err() {
+            return true;
+        }
+        let written = found
+            .first_chunk()
+            .map_or(0, |head| u64::from_le_bytes(*head));
+        // A later round may have overwritten it already.
+        written < *number
+            || written % MOST_RECORDS != number % MOST_RECORDS
+            || found != record(written)
+    };
+    (first..acknowledged).filter(missing).count() as u64
+}
