@@ -343,9 +343,9 @@ fn ten_thousand_mounts_take_linear_time() {
 
 #[test]
 fn an_image_goes_before_all_that_may_hold_it_under_a_later_mount() {
-    let guest = Guest::new()
-        .disk(1, "/a")
-        .image(0, "/a/b/img", "/c")
-        .line("0:50 / /a/b rw - tmpfs tmpfs rw");
+    let mut guest = Guest::new().disk(1, "/a").image(0, "/a/b/img", "/c");
+    guest
+        .table
+        .push_str("4 2 0:50 / /a/b rw - tmpfs tmpfs rw\n");
     assert_eq!(guest.stages(), [vec!["/c"], vec!["/a"], vec!["/"]]);
 }
