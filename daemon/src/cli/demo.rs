@@ -34,9 +34,11 @@ pub(super) fn main(arguments: &Arguments) -> CommandResult {
     } else {
         tracing::Level::WARN
     };
-    log::init(level, false, Gate::new(std::io::stderr()))?;
+    let gate = Gate::new(std::io::stderr());
+    log::init(level, false, gate.clone())?;
     let interrupted = watch_signals()?;
     let options = Options {
+        gate,
         directory: arguments.dir.clone(),
         warm_up: Duration::from_millis(700),
     };

@@ -39,7 +39,7 @@ pub(super) struct Answer {
 
 impl Host {
     /// Starts the agent and takes its registration, as the driver does.
-    pub(super) fn start(interrupted: &Interrupted) -> Result<Self, DemoError> {
+    pub(super) fn start(gate: Gate, interrupted: &Interrupted) -> Result<Self, DemoError> {
         let (ours, theirs) = socketpair(
             AddressFamily::Unix,
             SockType::SeqPacket,
@@ -50,7 +50,7 @@ impl Host {
         let (shutdown, asked_to_end) = oneshot::channel();
         let agent = thread::Builder::new()
             .name("agent".to_owned())
-            .spawn(move || serve(theirs, asked_to_end))
+            .spawn(move || serve(theirs, gate, asked_to_end))
             .map_err(|error| DemoError::because("no thread can be started", error))?;
         let host = Self {
             fd: ours,
@@ -154,7 +154,7 @@ impl Drop for Host {
     }
 }
 
-fn serve(fd: OwnedFd, asked_to_end: oneshot::Receiver<()>) -> Result<(), String> {
+fn serve(fd: OwnedFd, gate: Gate, asked_to_end: oneshot::Receiver<()>) -> Result<(), String> {
     let limits = Limits {
         flush: LIMIT / 4,
         freeze: LIMIT / 4,
@@ -168,7 +168,7 @@ fn serve(fd: OwnedFd, asked_to_end: oneshot::Receiver<()>) -> Result<(), String>
         Some(fd) => Ok(Channel::from_fd(fd)),
         None => Channel::open(std::path::Path::new("/nonexistent")),
     });
-    let engine = Engine::new(Kernel::default(), limits, Gate::new(std::io::stderr()));
+    let engine = Engine::new(Kernel::default(), limits, gate);
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_io()
         .enable_time()

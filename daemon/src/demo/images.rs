@@ -4,7 +4,7 @@ use std::fs::{File, OpenOptions};
 use std::path::{Path, PathBuf};
 
 use super::DemoError;
-use super::outside::{Outside, find};
+use super::outside::Outside;
 use super::screen::Screen;
 
 /// A kind of file system that the demo knows how to make and check.
@@ -63,7 +63,7 @@ pub(super) fn make_all(outside: &Outside, screen: &Screen) -> Result<Vec<Image>,
         let Some((name, arguments)) = kind.mkfs.split_first() else {
             continue;
         };
-        let Some(program) = find(name) else {
+        let Some(program) = outside.find(name) else {
             screen.skipped(
                 kind.fstype,
                 &format!("{name} is not installed (package {})", kind.package),

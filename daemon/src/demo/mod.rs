@@ -12,6 +12,7 @@ mod scene;
 mod screen;
 mod verify;
 mod writer;
+mod xfs;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -27,6 +28,7 @@ use self::scene::Scene;
 use self::screen::Screen;
 use self::verify::Finding;
 use self::writer::Writer;
+use crate::telemetry::Gate;
 
 /// Something in the way of the demo, one sentence.
 #[derive(Debug, thiserror::Error)]
@@ -46,6 +48,8 @@ impl DemoError {
 /// How the demo is to be run.
 #[derive(Clone, Debug)]
 pub struct Options {
+    /// Holds the log back while the scratch disks are frozen.
+    pub gate: Gate,
     /// Where the scratch images are made, in a directory of their own that is removed again.
     pub directory: PathBuf,
     /// How long the writers work before the checkpoint.
@@ -115,7 +119,7 @@ fn checkpoint(
     interrupted: &Interrupted,
 ) -> Result<Outcome, DemoError> {
     scene::only(disks)?;
-    let mut host = Host::start(interrupted)?;
+    let mut host = Host::start(options.gate.clone(), interrupted)?;
     let writers = disks
         .iter()
         .map(Writer::start)

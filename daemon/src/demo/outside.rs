@@ -47,6 +47,11 @@ impl Outside {
         &self.directory
     }
 
+    /// Where a program is: in the search path, or where only root's search path looks.
+    pub(super) fn find(&self, program: &'static str) -> Option<PathBuf> {
+        self.call(move || find(program)).ok().flatten()
+    }
+
     /// Runs a program to its end with its output captured.
     pub(super) fn run(&self, program: &Path, arguments: &[&str]) -> Result<Output, DemoError> {
         let mut command = Command::new(program);
@@ -59,6 +64,22 @@ impl Outside {
             .map_err(|error| {
                 DemoError::because(format!("{} cannot be run", program.display()), error)
             })
+    }
+
+    /// Runs a program on an image.
+    pub(super) fn run_on(
+        &self,
+        program: &'static str,
+        arguments: &[&str],
+        image: &Path,
+    ) -> Result<Output, DemoError> {
+        let path = self
+            .find(program)
+            .ok_or_else(|| DemoError::new(format!("{program} is not installed")))?;
+        let image = image.to_string_lossy();
+        let mut arguments = arguments.to_vec();
+        arguments.push(&image);
+        self.run(&path, &arguments)
     }
 
     fn call<T: Send + 'static>(&self, task: impl FnOnce() -> T + Send + 'static) -> io::Result<T> {
@@ -85,8 +106,7 @@ impl Drop for Outside {
     }
 }
 
-/// Where a program is: in the search path, or where only root's search path looks.
-pub(super) fn find(program: &str) -> Option<PathBuf> {
+fn find(program: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     std::env::split_paths(&path)
         .chain(["/usr/sbin".into(), "/sbin".into(), "/usr/bin".into()])
