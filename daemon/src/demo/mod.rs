@@ -76,7 +76,7 @@ pub fn run(options: &Options, interrupted: &Interrupted) -> Result<bool, DemoErr
     let sets = disk::unmount_all(disks)?;
     let outcome = outcome?;
     check(interrupted)?;
-    screen.phase("Checking the copies");
+    screen.findings_title();
     let mut good = outcome.good;
     for (set, writes) in sets.iter().zip(&outcome.writes) {
         let held = verify::verify(
@@ -157,18 +157,20 @@ fn checkpoint(
 
     screen.phase("What the applications felt");
     let mut writes = Vec::new();
+    let mut waits = Vec::new();
     for ((writer, disk), (running, count)) in writers
         .into_iter()
         .zip(disks)
         .zip(acknowledged_running.into_iter().zip(&before))
     {
         let longest = writer.stop()?;
-        screen.wait_of(disk.fstype(), *count, longest, hold);
+        waits.push((disk.fstype(), *count, longest));
         writes.push(Writes {
             acknowledged_running: running,
             acknowledged_held: *count,
         });
     }
+    screen.waits(&waits, hold);
     if before != after {
         screen.fault("a write was acknowledged during the hold");
         good = false;

@@ -79,10 +79,16 @@ impl Screen {
         result
     }
 
-    pub(super) fn wait_of(&self, fstype: &str, records: u64, longest: Duration, hold: Duration) {
+    /// The longest wait of one write for each disk, hold and all.
+    pub(super) fn waits(&self, waits: &[(&str, u64, Duration)], hold: Duration) {
+        for (fstype, records, longest) in waits {
+            line(&format!(
+                "  {fstype:<6} longest wait of a write {:<9} ({records} records synced before the hold)",
+                ms(*longest)
+            ));
+        }
         line(&format!(
-            "  {fstype:<6} {records} records were synced before; the longest wait of a write was {}, of which the hold {}",
-            ms(longest),
+            "  The host held the guest for {} of that.",
             ms(hold)
         ));
     }
@@ -91,28 +97,27 @@ impl Screen {
         line(&format!("  WRONG  {text}"));
     }
 
+    pub(super) fn findings_title(&self) {
+        line(&format!(
+            "\n{:<26} {:<32} {}",
+            "Checking the copies", "taken in the hold", "taken without a freeze"
+        ));
+    }
+
+    /// One row for each thing looked at. A copy without a freeze may be torn: that is what the freeze is for.
     pub(super) fn findings(&self, fstype: &str, held: &[Finding], running: &[Finding]) {
-        for (name, findings) in [
-            ("taken in the hold", held),
-            ("taken without a freeze", running),
-        ] {
-            let words: Vec<String> = findings
-                .iter()
-                .map(|finding| format!("{}: {}", finding.what, finding.seen))
-                .collect();
-            let mark = match (
-                findings.iter().all(Finding::is_good),
-                name == "taken in the hold",
-            ) {
-                (true, _) => "good ",
-                (false, true) => "WRONG",
-                // What the freeze is for; nothing is wrong with the agent.
-                (false, false) => "torn ",
+        let mut name = fstype;
+        for (held, running) in held.iter().zip(running) {
+            let seen = if held.is_good() {
+                held.seen.clone()
+            } else {
+                format!("WRONG: {}", held.seen)
             };
             line(&format!(
-                "  {fstype:<6} {mark}  {name:<23} {}",
-                words.join("; ")
+                "  {name:<7} {:<16} {seen:<32} {}",
+                held.what, running.seen
             ));
+            name = "";
         }
     }
 

@@ -44,9 +44,14 @@ pub(super) fn verify(
         _ => recovery_pending(fstype, &copy.file)?,
     };
     let recovery = Finding {
-        what: "recovery",
+        what: "journal",
         good: !pending,
-        seen: if pending { "needed" } else { "not needed" }.to_owned(),
+        seen: if pending {
+            "must be replayed"
+        } else {
+            "nothing to replay"
+        }
+        .to_owned(),
     };
     Ok(vec![
         recovery,
@@ -87,11 +92,11 @@ fn fsck(outside: &Outside, fstype: &str, image: &Path) -> Result<Finding, DemoEr
         what: "fsck",
         good: sound || counts,
         seen: if sound {
-            format!("{program} finds nothing")
+            "clean".to_owned()
         } else if counts {
-            format!("{program} finds only free-space counts, which every mount makes anew")
+            "clean (counts a mount renews)".to_owned()
         } else {
-            format!("{program} finds errors")
+            "errors".to_owned()
         },
     })
 }
@@ -120,19 +125,19 @@ fn records(
     );
     if let Err(error) = mounted {
         return Ok(Finding {
-            what: "data",
+            what: "synced records",
             good: false,
-            seen: format!("cannot be mounted without recovery ({})", error.desc()),
+            seen: format!("not mountable as it is ({})", error.desc()),
         });
     }
     let missing = count_missing(&place.join(FILE), acknowledged);
     let _ = umount2(&place, MntFlags::MNT_DETACH);
     Ok(Finding {
-        what: "data",
+        what: "synced records",
         good: missing == 0,
         seen: match missing {
-            0 => format!("all {acknowledged} synced records"),
-            _ => format!("{missing} of {acknowledged} synced records missing without recovery"),
+            0 => format!("all {acknowledged}"),
+            _ => format!("{missing} of {acknowledged} missing"),
         },
     })
 }
