@@ -116,4 +116,16 @@ impl Agent {
         log.push_str(&guest.syslog()?);
         Ok(log)
     }
+
+    /// Where it names what it does not freeze, and why: `hv-vssd plan`; the C daemon has
+    /// only its log.
+    ///
+    /// # Errors
+    /// The plan fails.
+    pub fn what_it_leaves_out(self, guest: &Guest) -> Step<String> {
+        if self == Self::CDaemon {
+            return self.log(guest);
+        }
+        Ok(guest.sh("/usr/sbin/hv-vssd plan --json")?)
+    }
 }

@@ -17,4 +17,5 @@ pub mod paths;
 pub mod proto;
 pub mod report;
 pub mod scenario;
+pub mod steps;
 pub mod writer;

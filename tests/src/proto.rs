@@ -103,6 +103,18 @@ pub enum Call {
         /// How many.
         count: u32,
     },
+    /// Mount a file system that a process should serve, and serve nothing.
+    MountUnserved {
+        /// `fuse` or `autofs`.
+        kind: String,
+        /// The mount point, made if missing.
+        at: String,
+    },
+    /// Make a socket.
+    MakeSocket {
+        /// Its path.
+        path: String,
+    },
     /// The messages sent to /dev/log since boot.
     Syslog,
 }

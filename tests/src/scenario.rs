@@ -1,1 +1,182 @@
-//! x
+//! A scenario: one promise, checked for an agent on a kernel.
+//!
+//! Every scenario runs in the same way for hv-vssd and for the C daemon. hv-vssd must keep
+//! the promise. For the C daemon a known gap is declared with its reason; a declared gap
+//! that does not show fails the test, so that the table stays honest.
+
+use std::path::PathBuf;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use crate::agent::Agent;
+use crate::assets::Kernel;
+use crate::error::{Failure, Step};
+use crate::guest::{Disk, Guest, Plan};
+use crate::report::{self, Line, Verdict};
+
+/// A promise and how it is checked.
+#[derive(Debug)]
+pub struct Scenario {
+    /// Its row in the table of scenarios; empty for one beside the table.
+    pub row: &'static str,
+    /// What is done, for the report.
+    pub title: &'static str,
+    /// Why the C daemon does not keep the promise, if it does not.
+    pub c_daemon_gap: Option<&'static str>,
+    /// Does it, and returns one sentence of what was seen.
+    pub check: fn(&mut Bed) -> Step<String>,
+}
+
+/// What a scenario works with.
+#[derive(Debug)]
+pub struct Bed {
+    /// The kernel under test.
+    pub kernel: Kernel,
+    /// The agent under test.
+    pub agent: Agent,
+    name: String,
+    timings: Vec<(String, f64)>,
+    dirs: Vec<PathBuf>,
+}
+
+impl Bed {
+    /// Boots a guest with these disks, `/dev/vda` first. No service is plugged in yet.
+    ///
+    /// # Errors
+    /// The guest does not come up.
+    pub fn boot(&mut self, disks: &[Disk]) -> Step<Guest> {
+        let guest = Guest::boot(&Plan {
+            kernel: self.kernel,
+            with_hv_vssd: self.agent == Agent::HvVssd,
+            disks,
+            name: self.name.clone(),
+        })?;
+        self.dirs.push(guest.dir().to_path_buf());
+        Ok(guest)
+    }
+
+    /// Plugs the service in, negotiates, starts the agent and waits until it is registered.
+    ///
+    /// # Errors
+    /// The agent does not register.
+    pub fn start_agent(&self, guest: &mut Guest) -> Step<()> {
+        guest.plug_in()?;
+        guest.host()?.negotiate()?;
+        self.agent.start(guest)
+    }
+
+    /// Notes a duration for the report, under a name.
+    pub fn measured(&mut self, what: &str, took: Duration) {
+        self.timings
+            .push((what.to_owned(), took.as_secs_f64() * 1e3));
+    }
+}
+
+/// One scenario of a test program runs at a time where the runner does not see to it.
+static ONE: Mutex<()> = Mutex::new(());
+
+/// Runs a scenario, adds its line to the report, and panics if the test has failed.
+///
+/// # Panics
+/// If the promise was not kept and no gap was declared, if a declared gap did not show,
+/// or if the bed broke.
+#[allow(clippy::panic, reason = "a test fails by panicking")]
+pub fn run(scenario: &Scenario, name: &str, kernel: Kernel, agent: Agent) {
+    let _one = ONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut bed = Bed {
+        kernel,
+        agent,
+        name: format!("{name}-{}-{}", kernel.series(), agent.name()),
+        timings: Vec::new(),
+        dirs: Vec::new(),
+    };
+    let started = Instant::now();
+    let outcome = (scenario.check)(&mut bed);
+    let gap = scenario.c_daemon_gap.filter(|_| agent == Agent::CDaemon);
+    let (verdict, seen) = match &outcome {
+        Ok(seen) => (Verdict::Pass, seen.clone()),
+        Err(Failure::Promise(seen)) => (Verdict::Fail, seen.clone()),
+        Err(Failure::Bed(error)) => (Verdict::Error, error.to_string()),
+    };
+    report::add(&Line {
+        name: name.to_owned(),
+        row: scenario.row.to_owned(),
+        title: scenario.title.to_owned(),
+        kernel: kernel.series().to_owned(),
+        agent: agent.name().to_owned(),
+        verdict,
+        seen: seen.clone(),
+        gap: gap.map(ToOwned::to_owned),
+        timings_ms: std::mem::take(&mut bed.timings),
+        took_s: started.elapsed().as_secs_f64(),
+    });
+    println!(
+        "{} on {}: {verdict:?}: {seen}",
+        agent.name(),
+        kernel.series()
+    );
+    let problem = match (verdict, gap) {
+        (Verdict::Pass, None) | (Verdict::Fail, Some(_)) => {
+            for dir in &bed.dirs {
+                let _ = std::fs::remove_dir_all(dir);
+            }
+            return;
+        }
+        (Verdict::Pass, Some(gap)) => format!("the known gap ({gap}) does not show: {seen}"),
+        (Verdict::Fail | Verdict::Error, _) => seen,
+    };
+    for dir in &bed.dirs {
+        println!("kept: {}", dir.display());
+        for log in ["jobs.log", "console.log"] {
+            if let Ok(text) = std::fs::read_to_string(dir.join(log)) {
+                let tail: Vec<&str> = text.lines().rev().take(40).collect();
+                let tail: Vec<&str> = tail.into_iter().rev().collect();
+                println!("--- {log}\n{}", tail.join("\n"));
+            }
+        }
+    }
+    panic!("{problem}");
+}
+
+/// Defines a scenario and its four tests: both kernels, both agents.
+#[macro_export]
+macro_rules! scenario {
+    (
+        $(#[$doc:meta])*
+        row: $row:literal, $title:literal,
+        c_daemon_gap: $gap:expr,
+        fn $name:ident($bed:ident) $body:block
+    ) => {
+        $(#[$doc])*
+        mod $name {
+            use super::*;
+
+            fn check($bed: &mut $crate::scenario::Bed) -> $crate::error::Step<String> $body
+
+            const SCENARIO: $crate::scenario::Scenario = $crate::scenario::Scenario {
+                row: $row,
+                title: $title,
+                c_daemon_gap: $gap,
+                check,
+            };
+
+            $crate::scenario!(@kernel $name linux_6_1 V6_1);
+            $crate::scenario!(@kernel $name linux_6_12 V6_12);
+        }
+    };
+    (@kernel $name:ident $module:ident $kernel:ident) => {
+        mod $module {
+            use $crate::{agent::Agent, assets::Kernel, scenario::run};
+
+            #[test]
+            fn hv_vssd() {
+                run(&super::SCENARIO, stringify!($name), Kernel::$kernel, Agent::HvVssd);
+            }
+
+            #[test]
+            fn c_daemon() {
+                run(&super::SCENARIO, stringify!($name), Kernel::$kernel, Agent::CDaemon);
+            }
+        }
+    };
+}

@@ -1,7 +1,7 @@
 //! Disk images, made outside the guest.
 
 use std::fs::File;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::command::{find, run};
@@ -70,10 +70,11 @@ impl FsKind {
 }
 
 /// A disk to be made for a guest.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Disk {
     kind: FsKind,
     mib: u64,
+    from: Option<PathBuf>,
 }
 
 impl Disk {
@@ -83,17 +84,35 @@ impl Disk {
         Self {
             kind,
             mib: kind.default_mib(),
+            from: None,
         }
     }
 
     /// A disk of a size, in MiB.
     #[must_use]
     pub fn sized(kind: FsKind, mib: u64) -> Self {
-        Self { kind, mib }
+        Self {
+            kind,
+            mib,
+            from: None,
+        }
+    }
+
+    /// A disk with the content of an image.
+    #[must_use]
+    pub fn copy_of(image: &Path) -> Self {
+        Self {
+            kind: FsKind::Blank,
+            mib: 0,
+            from: Some(image.to_path_buf()),
+        }
     }
 
     /// Makes the image.
-    pub(super) fn make(self, image: &Path) -> BedResult<()> {
+    pub(super) fn make(&self, image: &Path) -> BedResult<()> {
+        if let Some(from) = &self.from {
+            return crate::images::copy(from, image);
+        }
         match self.kind {
             FsKind::Squashfs | FsKind::Iso => return self.make_read_only(image),
             _ => {}
@@ -107,7 +126,7 @@ impl Disk {
         Ok(())
     }
 
-    fn make_read_only(self, image: &Path) -> BedResult<()> {
+    fn make_read_only(&self, image: &Path) -> BedResult<()> {
         let tree = tempfile::tempdir().doing(|| "making a directory".into())?;
         std::fs::write(tree.path().join("file"), "read me\n").doing(|| "writing a file".into())?;
         let mut command = match self.kind {
@@ -134,7 +153,7 @@ impl Disk {
     }
 }
 
-fn tool(program: &str) -> BedResult<std::path::PathBuf> {
+fn tool(program: &str) -> BedResult<PathBuf> {
     find(program).ok_or_else(|| {
         BedError::Setup(format!(
             "this machine lacks {program}: tests/run as root installs it"

@@ -3,11 +3,10 @@
 mod control;
 mod disk;
 mod qemu;
+mod trace;
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
-
-use tempfile::TempDir;
 
 use crate::assets::{self, Kernel};
 use crate::error::{BedError, BedResult, Context};
@@ -18,9 +17,13 @@ use control::Control;
 pub use control::Pending;
 pub use disk::{Disk, FsKind};
 use qemu::Qemu;
+pub use trace::Event;
 
 /// A command in the guest has this long unless said otherwise.
 pub const COMMAND_LIMIT: Duration = Duration::from_secs(30);
+
+/// A write that sleeps this long without a break waits for a thaw, not for a disk.
+const ASLEEP: Duration = Duration::from_millis(500);
 
 /// What to boot.
 #[derive(Debug)]
@@ -35,13 +38,16 @@ pub struct Plan<'a> {
     pub name: String,
 }
 
-/// A running guest. It is killed, by process id, when dropped.
+/// A running guest. When dropped it is killed, by process id; what its processes said is
+/// kept in `jobs.log` beside its console.
 #[derive(Debug)]
 pub struct Guest {
     control: Control,
     host: Option<Host>,
+    #[expect(dead_code, reason = "held to be killed with the guest")]
     qemu: Qemu,
-    dir: Option<TempDir>,
+    dir: PathBuf,
+    jobs: std::cell::RefCell<Vec<String>>,
     disks: Vec<PathBuf>,
 }
 
@@ -57,37 +63,33 @@ impl Guest {
         let dir = tempfile::Builder::new()
             .prefix(&format!("{}.", plan.name.replace([':', '/', ' '], "-")))
             .tempdir_in(&runs)
-            .doing(|| "making the guest's directory".into())?;
-        let initrd = dir.path().join("initrd");
+            .doing(|| "making the guest's directory".into())?
+            .keep();
+        let initrd = dir.join("initrd");
         std::fs::copy(&assets.base, &initrd).doing(|| "copying the base archive".into())?;
         assets::append_programs(&initrd, plan.with_hv_vssd)?;
         let mut disks = Vec::new();
         for (number, disk) in plan.disks.iter().enumerate() {
-            let image = dir.path().join(format!("disk{number}.img"));
+            let image = dir.join(format!("disk{number}.img"));
             disk.make(&image)?;
             disks.push(image);
         }
-        let (qemu, sockets) = Qemu::start(&assets.vmlinuz, &initrd, &disks, dir.path())?;
+        let (qemu, sockets) = Qemu::start(&assets.vmlinuz, &initrd, &disks, &dir)?;
         let control = Control::connect(sockets.control)?;
         Ok(Self {
             control,
             host: Some(Host::new(sockets.vmbus)?),
             qemu,
-            dir: Some(dir),
+            dir,
+            jobs: std::cell::RefCell::default(),
             disks,
         })
     }
 
-    /// Keeps the guest's files (console, disks) and returns where they are.
+    /// The directory with its console log and disks. It stays when the guest is dropped.
     #[must_use]
-    pub fn keep(&mut self) -> Option<PathBuf> {
-        self.dir.take().map(TempDir::keep)
-    }
-
-    /// The file that holds what the guest printed on its console.
-    #[must_use]
-    pub fn console(&self) -> PathBuf {
-        self.qemu.console().to_path_buf()
+    pub fn dir(&self) -> &Path {
+        &self.dir
     }
 
     /// The image of a disk, by its number.
@@ -184,6 +186,7 @@ impl Guest {
     /// # Errors
     /// It cannot be started.
     pub fn spawn(&self, job: &str, argv: &[&str]) -> BedResult<i32> {
+        self.jobs.borrow_mut().push(job.into());
         let call = Call::Spawn {
             job: job.into(),
             argv: argv.iter().map(ToString::to_string).collect(),
@@ -218,7 +221,7 @@ impl Guest {
         }
     }
 
-    /// Starts a writer in a directory of the guest. It goes by the directory's name.
+    /// Starts a writer in a directory of the guest and waits for its first record.
     ///
     /// # Errors
     /// It cannot be started.
@@ -228,7 +231,14 @@ impl Guest {
             &format!("writer {directory}"),
             &["/sbin/hv-testguest", "writer", directory, &state],
         )?;
-        Ok(())
+        let started = poll_until(COMMAND_LIMIT, || {
+            let state = self.writer(directory)?;
+            Ok::<_, BedError>((state.synced > 0).then_some(()))
+        })?;
+        started.ok_or_else(|| BedError::Timeout {
+            what: format!("a first record in {directory}"),
+            limit: COMMAND_LIMIT,
+        })
     }
 
     /// The state of the writer in a directory.
@@ -243,6 +253,39 @@ impl Guest {
         }
     }
 
+    /// Whether a write in a directory sleeps, as it does on a frozen file system: a new file
+    /// is made there by a process of its own, which either ends or stays in uninterruptible
+    /// sleep. The process is left behind and ends after the thaw.
+    ///
+    /// # Errors
+    /// The write fails, or neither happens in time.
+    pub fn write_sleeps(&self, directory: &str) -> BedResult<bool> {
+        let job = format!("probe {directory}");
+        let file = format!("{directory}/.probe");
+        let pid = self.spawn(&job, &["/bin/touch", &file])?;
+        let mut asleep_since = None;
+        let sleeps = poll_until(COMMAND_LIMIT, || {
+            let state = self.job(&job)?;
+            if !state.running {
+                return match state.status {
+                    Some(0) => Ok(Some(false)),
+                    _ => Err(BedError::Guest(format!("touch {file}: {}", state.output))),
+                };
+            }
+            let stat = self.read(&format!("/proc/{pid}/stat")).unwrap_or_default();
+            if !stat.contains(") D ") {
+                asleep_since = None;
+                return Ok(None);
+            }
+            let since = asleep_since.get_or_insert_with(Instant::now);
+            Ok((since.elapsed() > ASLEEP).then_some(true))
+        })?;
+        sleeps.ok_or_else(|| BedError::Timeout {
+            what: format!("an end of touch {file}"),
+            limit: COMMAND_LIMIT,
+        })
+    }
+
     /// Bind-mounts `from` at `under/0` … `under/count-1`.
     ///
     /// # Errors
@@ -254,6 +297,28 @@ impl Guest {
             count,
         };
         self.control.start(call)?.wait(COMMAND_LIMIT * 4)?;
+        Ok(())
+    }
+
+    /// Mounts a file system that a process should serve (`fuse`, `autofs`); none does, so that
+    /// whoever touches it waits for ever.
+    ///
+    /// # Errors
+    /// The mount fails.
+    pub fn mount_unserved(&self, kind: &str, at: &str) -> BedResult<()> {
+        self.call(Call::MountUnserved {
+            kind: kind.into(),
+            at: at.into(),
+        })?;
+        Ok(())
+    }
+
+    /// Makes a listening socket.
+    ///
+    /// # Errors
+    /// It cannot be made.
+    pub fn make_socket(&self, path: &str) -> BedResult<()> {
+        self.call(Call::MakeSocket { path: path.into() })?;
         Ok(())
     }
 
@@ -289,6 +354,27 @@ impl Guest {
             Reply::Text(text) => Ok(text),
             other => Err(unexpected(&other)),
         }
+    }
+}
+
+impl Drop for Guest {
+    fn drop(&mut self) {
+        let limit = Duration::from_secs(2);
+        let mut log = String::new();
+        for job in self.jobs.take() {
+            let ask = self.control.start(Call::Job { job: job.clone() });
+            if let Ok(Reply::Job(state)) = ask.and_then(|asked| asked.wait(limit)) {
+                log.push_str(&format!("{job}: {:?}\n{}\n", state.status, state.output));
+            }
+        }
+        if let Ok(Reply::Text(text)) = self
+            .control
+            .start(Call::Syslog)
+            .and_then(|asked| asked.wait(limit))
+        {
+            log.push_str(&text);
+        }
+        let _ = std::fs::write(self.dir.join("jobs.log"), log);
     }
 }
 

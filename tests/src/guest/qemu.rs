@@ -19,7 +19,6 @@ pub(super) struct Sockets {
 #[derive(Debug)]
 pub(super) struct Qemu {
     child: Child,
-    console: PathBuf,
 }
 
 /// Emulation works everywhere; /dev/kvm may exist and yet hang a guest.
@@ -109,16 +108,12 @@ impl Qemu {
             .stderr(log)
             .spawn()
             .doing(|| "starting qemu-system-x86_64 (tests/run as root installs it)".into())?;
-        let mut qemu = Self { child, console };
+        let mut qemu = Self { child };
         let sockets = Sockets {
             control: qemu.accept(&control)?,
             vmbus: qemu.accept(&vmbus)?,
         };
         Ok((qemu, sockets))
-    }
-
-    pub(super) fn console(&self) -> &Path {
-        &self.console
     }
 
     fn accept(&mut self, listening: &Listening) -> BedResult<UnixStream> {

@@ -26,6 +26,17 @@ impl Operation {
     pub const FREEZE: Self = Self(5);
     /// Thaw.
     pub const THAW: Self = Self(6);
+
+    /// Its name, or its number.
+    #[must_use]
+    pub fn name(self) -> String {
+        match self {
+            Self::HOT_BACKUP => "HOT_BACKUP".into(),
+            Self::FREEZE => "FREEZE".into(),
+            Self::THAW => "THAW".into(),
+            Self(number) => format!("operation {number}"),
+        }
+    }
 }
 
 /// What matters of a message header.

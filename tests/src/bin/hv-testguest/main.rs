@@ -3,6 +3,7 @@
 //! As PID 1 it mounts the kernel's file systems, starts `serve` and reaps orphans.
 //! Its root is the initramfs: no freeze of a disk can stop it.
 
+mod mounts;
 mod processes;
 mod relay;
 mod serve;

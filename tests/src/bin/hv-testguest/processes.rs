@@ -24,9 +24,12 @@ fn command(argv: &[String]) -> io::Result<Command> {
     Ok(command)
 }
 
-/// An output stream collected by a thread of its own.
+/// Output so far, and how many streams are still open.
+type Output = (Vec<u8>, usize);
+
+/// Output streams, each collected by a thread of its own.
 #[derive(Clone, Default)]
-struct Collected(Arc<(Mutex<(Vec<u8>, usize)>, Condvar)>);
+struct Collected(Arc<(Mutex<Output>, Condvar)>);
 
 impl Collected {
     fn collect(&self, mut stream: impl Read + Send + 'static) {
@@ -42,7 +45,7 @@ impl Collected {
         });
     }
 
-    fn add(&self, change: impl FnOnce(&mut (Vec<u8>, usize))) {
+    fn add(&self, change: impl FnOnce(&mut Output)) {
         if let Ok(mut state) = self.0.0.lock() {
             change(&mut state);
             self.0.1.notify_all();

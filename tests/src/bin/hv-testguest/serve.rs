@@ -2,15 +2,15 @@
 
 use std::fs::File;
 use std::os::fd::AsFd;
+use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use nix::kmod::{ModuleInitFlags, finit_module};
-use nix::mount::{MsFlags, mount};
 use tests::proto::{self, Call, Reply, Request, Response};
 
-use crate::{Outcome, processes::Jobs, relay, syslog::Syslog, writer};
+use crate::{Outcome, mounts, processes::Jobs, relay, syslog::Syslog, writer};
 
 /// Opens a virtio-serial port by its name, waiting for the driver to find it.
 pub(crate) fn open_port(name: &str) -> std::io::Result<File> {
@@ -112,17 +112,15 @@ fn answer(
         }
         Call::Writer { state } => Reply::Writer(writer::state(&state)?),
         Call::BindMounts { from, under, count } => {
-            for number in 0..count {
-                let at = Path::new(&under).join(number.to_string());
-                std::fs::create_dir_all(&at)?;
-                mount(
-                    Some(from.as_str()),
-                    &at,
-                    None::<&str>,
-                    MsFlags::MS_BIND,
-                    None::<&str>,
-                )?;
-            }
+            mounts::bind(&from, Path::new(&under), count)?;
+            Reply::Done
+        }
+        Call::MountUnserved { kind, at } => {
+            mounts::unserved(&kind, &at)?;
+            Reply::Done
+        }
+        Call::MakeSocket { path } => {
+            std::mem::forget(UnixListener::bind(path)?);
             Reply::Done
         }
         Call::Syslog => Reply::Text(syslog.text()),
