@@ -7,6 +7,9 @@
 //! | [`freeze`] | `FIFREEZE`, `FITHAW`, `syncfs` (`fs/ioctl.c`, `fs/super.c`) |
 //! | [`mount`] | `open_tree`, `fsopen`/`fsmount`, the mount id of a file descriptor |
 //! | [`loopdev`] | loop devices that detach themselves (`drivers/block/loop.c`) |
+//! | [`shared`] | a file mapped shared (`mmap`) |
+//! | [`socket`] | passing descriptors (`SCM_RIGHTS`) |
+//! | [`child`] | a thaw in a process of its own (`fork`) |
 //! | [`memory`] | `mlockall`, `PR_SET_IO_FLUSHER` |
 //!
 //! This is the only crate of the project with `unsafe` code; every block says why it is sound.
@@ -16,9 +19,12 @@
     reason = "system calls and ioctls that no safe library offers; nowhere else in the project"
 )]
 
+pub mod child;
 pub mod device;
 pub mod freeze;
 pub mod loopdev;
 pub mod memory;
 pub mod mount;
+pub mod shared;
+pub mod socket;
 pub mod vss;
