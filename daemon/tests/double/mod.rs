@@ -1,0 +1,355 @@
+//! A backend that behaves like the kernel, but for the faults it is told to have, and remembers every call in order.
+
+#![allow(
+    dead_code,
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "each test crate uses its own part of this; a helper of a test fails by panicking, like the test itself"
+)]
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::io::{self, Write};
+use std::path::PathBuf;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use hv_vssd::filesystems::{
+    Candidate, DeviceNumber, LeftOut, Plan, Reason, Roots, ScanError, Superblock, scan_below,
+};
+use hv_vssd::quiesce::backend::{Backend, Target};
+use hv_vssd::quiesce::handle::{Handle, HandleError};
+use hv_vssd::quiesce::{Engine, Limits};
+use hv_vssd::telemetry::Gate;
+
+/// Longer than anything here takes on a slow machine.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+
+/// File systems are numbers.
+pub(crate) type Fs = u32;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Op {
+    Open,
+    Sync,
+    Freeze,
+    Thaw,
+}
+
+/// What went on, in its order. A call is entered when it begins, and again when it has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Entry {
+    Begun(Op, Fs),
+    /// With its error number, 0 for success.
+    Done(Op, Fs, i32),
+    /// Something was written to the log's output.
+    Log,
+}
+
+/// What a call does in place of what the kernel would do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Fault {
+    Errno(i32),
+    /// Does not return before it is released; then does what the kernel would do.
+    Stuck,
+    Slow(Duration),
+    Panic,
+}
+
+#[derive(Debug, Default)]
+struct World {
+    stages: Vec<Vec<Fs>>,
+    flushed: Vec<Fs>,
+    scan_fails: bool,
+    plans: u32,
+    faults: BTreeMap<(Op, Fs), VecDeque<Fault>>,
+    stuck: BTreeSet<(Op, Fs)>,
+    frozen: BTreeSet<Fs>,
+    /// Frozen by somebody else.
+    foreign: BTreeSet<Fs>,
+    wronged: bool,
+    entries: Vec<Entry>,
+}
+
+#[derive(Debug, Default)]
+struct Shared {
+    world: Mutex<World>,
+    changed: Condvar,
+}
+
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Double(Arc<Shared>);
+
+impl Double {
+    pub(crate) fn new(stages: &[&[Fs]]) -> Self {
+        let double = Self::default();
+        double.lock().stages = stages.iter().map(|stage| stage.to_vec()).collect();
+        double
+    }
+
+    /// File systems that are only flushed.
+    pub(crate) fn flushing(self, flushed: &[Fs]) -> Self {
+        self.lock().flushed = flushed.to_vec();
+        self
+    }
+
+    /// The next call of `op` on `fs` without a fault yet gets this one.
+    pub(crate) fn fault(&self, op: Op, fs: Fs, fault: Fault) -> &Self {
+        let mut world = self.lock();
+        world.faults.entry((op, fs)).or_default().push_back(fault);
+        drop(world);
+        self
+    }
+
+    /// Lets a stuck call go on.
+    pub(crate) fn release(&self, op: Op, fs: Fs) {
+        self.lock().stuck.remove(&(op, fs));
+        self.0.changed.notify_all();
+    }
+
+    /// Somebody else freezes it.
+    pub(crate) fn freeze_by_someone_else(&self, fs: Fs) {
+        self.lock().foreign.insert(fs);
+    }
+
+    /// Somebody else thaws it, whoever froze it.
+    pub(crate) fn thaw_by_someone_else(&self, fs: Fs) {
+        self.lock().frozen.remove(&fs);
+    }
+
+    /// From now on the mount table has a line that no kernel writes.
+    pub(crate) fn break_the_mount_table(&self) {
+        self.lock().scan_fails = true;
+    }
+
+    pub(crate) fn entries(&self) -> Vec<Entry> {
+        self.lock().entries.clone()
+    }
+
+    pub(crate) fn plans(&self) -> u32 {
+        self.lock().plans
+    }
+
+    /// What the engine has frozen.
+    pub(crate) fn frozen(&self) -> Vec<Fs> {
+        self.lock().frozen.iter().copied().collect()
+    }
+
+    /// A thaw hit what somebody else had frozen.
+    pub(crate) fn thawed_for_someone_else(&self) -> bool {
+        self.lock().wronged
+    }
+
+    /// Waits for an entry that was made or will be.
+    pub(crate) fn wait_for(&self, entry: Entry) {
+        self.until(&format!("{entry:?}"), |double| {
+            double.entries().contains(&entry)
+        });
+    }
+
+    pub(crate) fn until(&self, what: &str, mut condition: impl FnMut(&Self) -> bool) {
+        let deadline = Instant::now() + PATIENCE;
+        while !condition(self) {
+            assert!(
+                Instant::now() < deadline,
+                "waited in vain for {what}; what went on: {:?}",
+                self.entries()
+            );
+            std::thread::sleep(Duration::from_millis(2));
+        }
+    }
+
+    /// The file systems on which `op` succeeded, in order.
+    pub(crate) fn done(&self, op: Op) -> Vec<Fs> {
+        let entries = self.entries();
+        let done = entries.iter().filter_map(|entry| match entry {
+            Entry::Done(found, fs, 0) if *found == op => Some(*fs),
+            _ => None,
+        });
+        done.collect()
+    }
+
+    /// An engine on this double; its log goes into the entries.
+    pub(crate) fn engine(&self) -> Engine<Self> {
+        self.engine_within(PATIENCE)
+    }
+
+    pub(crate) fn engine_within(&self, freeze: Duration) -> Engine<Self> {
+        let limits = Limits {
+            flush: PATIENCE,
+            freeze,
+        };
+        Engine::new(self.clone(), limits, self.gate())
+    }
+
+    pub(crate) fn gate(&self) -> Gate {
+        Gate::new(Log(self.clone()))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, World> {
+        self.0.world.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn call(&self, op: Op, fs: Fs) -> io::Result<()> {
+        let mut world = self.lock();
+        world.entries.push(Entry::Begun(op, fs));
+        let fault = world
+            .faults
+            .get_mut(&(op, fs))
+            .and_then(VecDeque::pop_front);
+        let mut errno = 0;
+        match fault {
+            Some(Fault::Errno(number)) => errno = number,
+            Some(Fault::Panic) => panic!("a scripted panic in {op:?} of {fs}"),
+            Some(Fault::Slow(time)) => {
+                drop(world);
+                std::thread::sleep(time);
+                world = self.lock();
+            }
+            Some(Fault::Stuck) => {
+                world.stuck.insert((op, fs));
+                world = self
+                    .0
+                    .changed
+                    .wait_while(world, |world| world.stuck.contains(&(op, fs)))
+                    .unwrap_or_else(PoisonError::into_inner);
+            }
+            None => {}
+        }
+        if errno == 0 {
+            errno = world.kernel(op, fs);
+        }
+        world.entries.push(Entry::Done(op, fs, errno));
+        match errno {
+            0 => Ok(()),
+            errno => Err(io::Error::from_raw_os_error(errno)),
+        }
+    }
+}
+
+impl World {
+    /// `freeze_super` and `thaw_super` of fs/super.c.
+    fn kernel(&mut self, op: Op, fs: Fs) -> i32 {
+        match op {
+            Op::Open | Op::Sync => 0,
+            Op::Freeze if self.foreign.contains(&fs) || !self.frozen.insert(fs) => libc::EBUSY,
+            Op::Freeze => 0,
+            Op::Thaw if self.foreign.remove(&fs) => {
+                self.wronged = true;
+                0
+            }
+            Op::Thaw if self.frozen.remove(&fs) => 0,
+            Op::Thaw => libc::EINVAL,
+        }
+    }
+}
+
+impl Backend for Double {
+    type Handle = Fs;
+
+    fn plan(&self) -> Result<Plan, ScanError> {
+        let mut world = self.lock();
+        world.plans += 1;
+        if world.scan_fails {
+            return Err(broken_mount_table());
+        }
+        let stages = world
+            .stages
+            .iter()
+            .map(|stage| stage.iter().map(|fs| superblock(*fs)).collect());
+        Ok(Plan {
+            stages: stages.collect(),
+            left_out: world.flushed.iter().map(|fs| left_out(*fs)).collect(),
+        })
+    }
+
+    fn open(&self, target: &Target) -> Result<Fs, HandleError> {
+        let fs = target.dev.minor;
+        match self.call(Op::Open, fs) {
+            Ok(()) => Ok(fs),
+            Err(_) => Err(unreachable_target(target)),
+        }
+    }
+
+    fn sync(&self, fs: &Fs) -> io::Result<()> {
+        self.call(Op::Sync, *fs)
+    }
+
+    fn freeze(&self, fs: &Fs) -> io::Result<()> {
+        self.call(Op::Freeze, *fs)
+    }
+
+    fn thaw(&self, fs: &Fs) -> io::Result<()> {
+        self.call(Op::Thaw, *fs)
+    }
+}
+
+/// The error that no way leads to a file system, which only a real attempt makes.
+fn unreachable_target(target: &Target) -> HandleError {
+    let nowhere = Target {
+        mounts: vec![],
+        source: "nowhere".into(),
+        ..target.clone()
+    };
+    Handle::open(&nowhere).unwrap_err()
+}
+
+/// The error of a mount table that cannot be understood, made by reading one.
+fn broken_mount_table() -> ScanError {
+    let proc = tempfile::tempdir().unwrap();
+    std::fs::create_dir(proc.path().join("self")).unwrap();
+    let lines = "27 1 254:0 / / rw - ext4 /dev/vda rw\nno mount at all\n";
+    std::fs::write(proc.path().join("self/mountinfo"), lines).unwrap();
+    let roots = Roots {
+        proc: proc.path().to_owned(),
+        ..Roots::default()
+    };
+    scan_below(&roots).unwrap_err()
+}
+
+fn mount(fs: Fs) -> Candidate {
+    Candidate {
+        id: fs.into(),
+        mount_point: PathBuf::from(format!("/fs{fs}")),
+        root: "/".into(),
+        hidden: false,
+    }
+}
+
+fn superblock(fs: Fs) -> Superblock {
+    Superblock {
+        dev: DeviceNumber::new(259, fs),
+        fstype: "ext4".to_owned(),
+        source: format!("/dev/disk{fs}").into(),
+        mounts: vec![mount(fs)],
+        served_by: None,
+        stacked_on: vec![],
+        beneath_unknown: false,
+    }
+}
+
+fn left_out(fs: Fs) -> LeftOut {
+    LeftOut {
+        dev: DeviceNumber::new(259, fs),
+        fstype: "vfat".to_owned(),
+        source: format!("/dev/disk{fs}").into(),
+        mounts: vec![mount(fs)],
+        reason: Reason::CannotFreeze,
+        flush: true,
+    }
+}
+
+/// The log's output: what is written to it is entered.
+struct Log(Double);
+
+impl Write for Log {
+    fn write(&mut self, record: &[u8]) -> io::Result<usize> {
+        if !record.is_empty() {
+            self.0.lock().entries.push(Entry::Log);
+        }
+        Ok(record.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
