@@ -17,6 +17,19 @@ pub struct Config {
     pub limits: Limits,
     /// What is left alone.
     pub filesystems: Filesystems,
+    /// What to do about a file system that someone else has frozen.
+    pub foreign_freeze: ForeignFreeze,
+}
+
+/// What to do about a file system that an administrator or a snapshot has frozen for longer than a moment.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ForeignFreeze {
+    /// The freeze fails: nobody knows how long theirs lasts.
+    #[default]
+    Fail,
+    /// It counts as frozen, and is left to whoever froze it.
+    Accept,
 }
 
 /// Limits, in whole seconds.
@@ -211,6 +224,21 @@ mod tests {
         );
         assert!(parse("[limits]\nflush = 601").is_err());
         assert!(parse("[limits]\nfreeze = 181").is_err());
+    }
+
+    #[test]
+    fn a_foreign_freeze_fails_or_is_accepted() {
+        let rule = |text| parse(text).map(|config| config.foreign_freeze);
+        assert_eq!(rule(""), Ok(ForeignFreeze::Fail));
+        assert_eq!(
+            rule("foreign_freeze = \"accept\""),
+            Ok(ForeignFreeze::Accept)
+        );
+        let error = rule("foreign_freeze = \"thaw\"").unwrap_err();
+        assert!(
+            error.contains("line 1") && error.contains("`fail`"),
+            "{error}"
+        );
     }
 
     #[test]

@@ -12,8 +12,18 @@ pub struct MissingCapability {
 }
 
 /// What the agent keeps: freezing and the mount API need `CAP_SYS_ADMIN`, opening another user's 0700 mount point
-/// needs `CAP_DAC_READ_SEARCH`.
-const KEPT: [Capability; 2] = [Capability::CAP_SYS_ADMIN, Capability::CAP_DAC_READ_SEARCH];
+/// needs `CAP_DAC_READ_SEARCH`, looking into the mount namespaces of other processes needs `CAP_SYS_PTRACE`.
+pub const AGENT: [Capability; 3] = [
+    Capability::CAP_SYS_ADMIN,
+    Capability::CAP_DAC_READ_SEARCH,
+    Capability::CAP_SYS_PTRACE,
+];
+
+/// What the guardian keeps: it has its handles, and only thaws.
+pub const GUARDIAN: [Capability; 1] = [Capability::CAP_SYS_ADMIN];
+
+/// Without these no file system can be frozen.
+const REQUIRED: [Capability; 2] = [Capability::CAP_SYS_ADMIN, Capability::CAP_DAC_READ_SEARCH];
 
 /// Locks the process in memory, and marks it as one that write-back depends on. The threads it starts inherit both.
 ///
@@ -41,7 +51,7 @@ pub fn stay_in_memory() {
 /// # Errors
 /// [`MissingCapability`].
 pub fn require_capabilities() -> Result<(), MissingCapability> {
-    for capability in KEPT {
+    for capability in REQUIRED {
         if !caps::has_cap(None, CapSet::Effective, capability).unwrap_or(false) {
             return Err(MissingCapability { capability });
         }
@@ -49,14 +59,19 @@ pub fn require_capabilities() -> Result<(), MissingCapability> {
     Ok(())
 }
 
-/// Drops every capability but those the agent works with, for good: no program it could start would get them back.
+/// Drops every capability but `kept`, for good: no program it could start would get them back.
 ///
 /// Called before any thread is started, since capabilities are a thread's own.
-pub fn drop_capabilities() {
+pub fn drop_capabilities(kept: &[Capability]) {
     if let Err(error) = nix::sys::prctl::set_no_new_privs() {
         tracing::warn!("privileges cannot be given up for good: {error}");
     }
-    let kept: CapsHashSet = KEPT.into_iter().collect();
+    let permitted = caps::read(None, CapSet::Permitted).unwrap_or_default();
+    let kept: CapsHashSet = kept
+        .iter()
+        .copied()
+        .filter(|capability| permitted.contains(capability))
+        .collect();
     for capability in caps::all() {
         if !kept.contains(&capability) {
             // Capabilities the kernel does not know cannot be dropped, and need not be.

@@ -131,6 +131,9 @@ fn log(report: &Report) {
     for file_system in &report.file_systems {
         tracing::debug!("{file_system}");
     }
+    for name in &report.foreign {
+        tracing::warn!("{name} was frozen by someone else, and is left to them");
+    }
     for failure in &report.failures {
         tracing::error!("{failure}");
     }

@@ -1,8 +1,10 @@
 //! The command line: one file a command.
 
 mod demo;
+mod guardian;
 mod plan;
 mod run;
+mod thaw;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -23,7 +25,10 @@ pub struct Arguments {
 enum Command {
     Run(run::Arguments),
     Plan(plan::Arguments),
+    Thaw(thaw::Arguments),
     Demo(demo::Arguments),
+    #[command(hide = true)]
+    Guardian(guardian::Arguments),
 }
 
 /// Options of every command that reads the configuration.
@@ -40,7 +45,9 @@ pub fn main(arguments: Arguments) -> ExitCode {
     let result = match arguments.command {
         Command::Run(arguments) => run::main(&arguments),
         Command::Plan(arguments) => plan::main(&arguments),
+        Command::Thaw(arguments) => thaw::main(&arguments),
         Command::Demo(arguments) => demo::main(&arguments),
+        Command::Guardian(arguments) => guardian::main(&arguments),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

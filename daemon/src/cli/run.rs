@@ -1,7 +1,7 @@
 //! `hv-vssd run`: the service.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use hvutil_sys::device::{Channel, DEFAULT_PATH};
@@ -11,6 +11,10 @@ use super::{CommandResult, ConfigArguments};
 use crate::agent::{Agent, session};
 use crate::config::Config;
 use crate::confine;
+use crate::quiesce::error::with_causes;
+use crate::quiesce::guardian::Guardian;
+use crate::quiesce::ledger::{self, Place};
+use crate::quiesce::recovery::{self, Outcome, Thaw};
 use crate::quiesce::{Engine, Kernel, Limits};
 use crate::telemetry::{Gate, log};
 
@@ -41,9 +45,14 @@ pub(super) fn main(arguments: &Arguments) -> CommandResult {
     log::init(level, log::stderr_is_journal(), gate.clone())?;
     confine::require_capabilities()?;
     confine::stay_in_memory();
-    confine::drop_capabilities();
+    confine::drop_capabilities(&confine::AGENT);
+    recover();
     let device = arguments.device.clone();
-    let engine = Engine::new(kernel(&config), engine_limits(&config), gate);
+    // This thread lives as long as the agent: its end is what the guardian watches for.
+    let guardian = Guardian::start(true)?;
+    let engine = Engine::new(kernel(&config), engine_limits(&config), gate)
+        .guarded(Box::new(guardian), Place::File(ledger::DEFAULT_PATH.into()))
+        .foreign_freeze(config.foreign_freeze);
     tokio::runtime::Builder::new_current_thread()
         .enable_io()
         .enable_time()
@@ -70,6 +79,28 @@ pub(super) fn main(arguments: &Arguments) -> CommandResult {
         })
 }
 
+/// Thaws what an agent and a guardian that both died have left frozen.
+fn recover() {
+    match recovery::by_ledger(Path::new(ledger::DEFAULT_PATH)) {
+        Ok(outcomes) => {
+            for Outcome { name, result } in outcomes {
+                match result {
+                    Ok(Thaw::Thawed) => {
+                        tracing::warn!("{name} was left frozen by an earlier agent: thawed")
+                    }
+                    Ok(Thaw::NotFrozen) => {
+                        tracing::info!("{name} is on record as frozen, but is not")
+                    }
+                    Err(error) => tracing::error!(
+                        "{name} was left frozen by an earlier agent, and cannot be thawed: {error}"
+                    ),
+                }
+            }
+        }
+        Err(error) => tracing::error!("{}", with_causes(&error)),
+    }
+}
+
 /// The system as the configuration wants it seen.
 pub(super) fn kernel(config: &Config) -> Kernel {
     Kernel {
@@ -82,6 +113,7 @@ pub(super) fn engine_limits(config: &Config) -> Limits {
     Limits {
         flush: Duration::from_secs(config.limits.flush),
         freeze: Duration::from_secs(config.limits.freeze),
+        hold: Duration::from_secs(config.limits.hold),
     }
 }
 

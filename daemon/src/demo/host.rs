@@ -16,6 +16,8 @@ use zerocopy::IntoBytes;
 
 use super::{DemoError, Interrupted};
 use crate::agent::{Agent, session};
+use crate::quiesce::guardian::Guardian;
+use crate::quiesce::ledger::Place;
 use crate::quiesce::{Engine, Kernel, Limits};
 use crate::telemetry::Gate;
 
@@ -39,7 +41,11 @@ pub(super) struct Answer {
 
 impl Host {
     /// Starts the agent and takes its registration, as the driver does.
-    pub(super) fn start(gate: Gate, interrupted: &Interrupted) -> Result<Self, DemoError> {
+    pub(super) fn start(
+        guardian: Guardian,
+        gate: Gate,
+        interrupted: &Interrupted,
+    ) -> Result<Self, DemoError> {
         let (ours, theirs) = socketpair(
             AddressFamily::Unix,
             SockType::SeqPacket,
@@ -50,7 +56,7 @@ impl Host {
         let (shutdown, asked_to_end) = oneshot::channel();
         let agent = thread::Builder::new()
             .name("agent".to_owned())
-            .spawn(move || serve(theirs, gate, asked_to_end))
+            .spawn(move || serve(theirs, guardian, gate, asked_to_end))
             .map_err(|error| DemoError::because("no thread can be started", error))?;
         let host = Self {
             fd: ours,
@@ -154,10 +160,16 @@ impl Drop for Host {
     }
 }
 
-fn serve(fd: OwnedFd, gate: Gate, asked_to_end: oneshot::Receiver<()>) -> Result<(), String> {
+fn serve(
+    fd: OwnedFd,
+    guardian: Guardian,
+    gate: Gate,
+    asked_to_end: oneshot::Receiver<()>,
+) -> Result<(), String> {
     let limits = Limits {
         flush: LIMIT / 4,
         freeze: LIMIT / 4,
+        hold: LIMIT,
     };
     let session_limits = session::Limits {
         freeze_request: LIMIT / 2,
@@ -168,7 +180,8 @@ fn serve(fd: OwnedFd, gate: Gate, asked_to_end: oneshot::Receiver<()>) -> Result
         Some(fd) => Ok(Channel::from_fd(fd)),
         None => Channel::open(std::path::Path::new("/nonexistent")),
     });
-    let engine = Engine::new(Kernel::default(), limits, gate);
+    let engine =
+        Engine::new(Kernel::default(), limits, gate).guarded(Box::new(guardian), Place::Memory);
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_io()
         .enable_time()

@@ -28,6 +28,7 @@ use self::scene::Scene;
 use self::screen::Screen;
 use self::verify::Finding;
 use self::writer::Writer;
+use crate::quiesce::guardian::Guardian;
 use crate::telemetry::Gate;
 
 /// Something in the way of the demo, one sentence.
@@ -68,11 +69,12 @@ pub fn run(options: &Options, interrupted: &Interrupted) -> Result<bool, DemoErr
     screen.title();
     // Before the namespace is left: this thread's children see the machine as it is.
     let outside = Outside::start(&options.directory)?;
+    let guardian = outside.guardian()?;
     let images = images::make_all(&outside, &screen)?;
     check(interrupted)?;
     let scene = Scene::enter()?;
     let disks = disk::mount_all(&scene, images, &screen)?;
-    let outcome = checkpoint(&disks, options, &screen, interrupted);
+    let outcome = checkpoint(&disks, guardian, options, &screen, interrupted);
     let sets = disk::unmount_all(disks)?;
     let outcome = outcome?;
     check(interrupted)?;
@@ -114,12 +116,13 @@ struct Writes {
 /// HOT_BACKUP, a copy without a freeze for comparison, FREEZE, a copy, THAW.
 fn checkpoint(
     disks: &[Disk],
+    guardian: Guardian,
     options: &Options,
     screen: &Screen,
     interrupted: &Interrupted,
 ) -> Result<Outcome, DemoError> {
     scene::only(disks)?;
-    let mut host = Host::start(options.gate.clone(), interrupted)?;
+    let mut host = Host::start(guardian, options.gate.clone(), interrupted)?;
     let writers = disks
         .iter()
         .map(Writer::start)

@@ -9,6 +9,7 @@ use std::sync::mpsc;
 use std::thread;
 
 use super::DemoError;
+use crate::quiesce::guardian::Guardian;
 
 type Task = Box<dyn FnOnce() + Send>;
 
@@ -45,6 +46,13 @@ impl Outside {
 
     pub(super) fn directory(&self) -> &Path {
         &self.directory
+    }
+
+    /// A guardian: started here, because the program and its loader are out of sight of the demo's namespace.
+    pub(super) fn guardian(&self) -> Result<Guardian, DemoError> {
+        self.call(|| Guardian::start(false))
+            .and_then(|result| result.map_err(io::Error::other))
+            .map_err(|error| DemoError::because("no guardian can be had", error))
     }
 
     /// Where a program is: in the search path, or where only root's search path looks.

@@ -1,12 +1,14 @@
 //! What the engine needs of the system: the seam between the real kernel and a double with scripted faults.
 
 use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::path::PathBuf;
 
 use hvutil_sys::freeze;
 
 use super::handle::{Handle, HandleError};
 use crate::filesystems::plan::{Candidate, LeftOut, Superblock};
+use crate::filesystems::text::printable;
 use crate::filesystems::{DeviceNumber, Plan, Policy, ScanError, scan};
 
 /// A file system to be opened, with every way that may lead to it.
@@ -25,13 +27,8 @@ pub struct Target {
 impl std::fmt::Display for Target {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let place = self.mounts.first().map_or(&self.source, |(_, path)| path);
-        write!(
-            f,
-            "{} ({} on {})",
-            place.display().to_string().escape_debug(),
-            self.fstype,
-            self.dev
-        )
+        let place = printable(place);
+        write!(f, "{place} ({} on {})", self.fstype, self.dev)
     }
 }
 
@@ -81,6 +78,17 @@ pub trait Backend: std::fmt::Debug + Send + Sync + 'static {
     /// [`HandleError`]: no way leads to it.
     fn open(&self, target: &Target) -> Result<Self::Handle, HandleError>;
 
+    /// The handle's descriptor, for the guardian; a double has none.
+    fn descriptor<'a>(&self, _handle: &'a Self::Handle) -> Option<BorrowedFd<'a>> {
+        None
+    }
+
+    /// Whether a file system has appeared since the last plan that should be frozen too. Called while all is frozen:
+    /// opens nothing and looks up no path.
+    fn has_appeared(&self) -> bool {
+        false
+    }
+
     /// `syncfs`.
     ///
     /// # Errors
@@ -116,6 +124,10 @@ impl Backend for Kernel {
 
     fn open(&self, target: &Target) -> Result<Handle, HandleError> {
         Handle::open(target)
+    }
+
+    fn descriptor<'a>(&self, handle: &'a Handle) -> Option<BorrowedFd<'a>> {
+        Some(handle.as_fd())
     }
 
     fn sync(&self, handle: &Handle) -> io::Result<()> {

@@ -1,33 +1,32 @@
-//! The phases of a checkpoint: plan, open, flush, freeze stage by stage, hold, thaw in reverse.
-//!
-//! From the first freeze to the last thaw nothing here opens, executes, writes a log or looks up a path.
+//! The phases of a checkpoint: plan, open, flush, ledger and guardian, freeze, hold, thaw.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::backend::{Backend, Target};
-use super::error::{FreezeError, ThawError, with_causes};
+use super::error::FreezeError;
+use super::guardian::Guard;
+use super::hold::Hold;
+use super::ledger::{Ledger, Place};
 use super::pool::Pool;
-use super::report::{FileSystemReport, Report};
-use super::signal::{Signal, Waited};
-use super::slot::{Operation, Slot};
+use super::report::Report;
+use super::signal::Signal;
+use super::slot::Slot;
+use crate::config::ForeignFreeze;
 use crate::filesystems::Plan;
-use crate::telemetry::gate::{Closed, Gate};
+use crate::telemetry::Gate;
 
 /// More threads than this do not make slow disks faster, and each has a locked stack.
 const MOST_THREADS: usize = 32;
 
-/// A pass that was quicker than this leaves little to the freeze itself.
-const QUICK_PASS: Duration = Duration::from_millis(100);
-
-/// Writers that dirty faster than the disks write would make passes go on for ever.
-const MOST_PASSES: u32 = 3;
-
 /// A mount table that keeps changing between reading and opening is read this often.
 const MOST_PLANS: u32 = 5;
 
-/// How long a thaw may take before the next stage is thawed regardless.
-const THAW_PATIENCE: Duration = Duration::from_secs(5);
+/// File systems that appear while the others are frozen make the freeze begin anew, this often.
+const MOST_ATTEMPTS: u32 = 3;
+
+/// What the guardian grants the agent beyond its own limits.
+const GRACE: Duration = Duration::from_secs(10);
 
 /// Bounds on the phases before the hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,6 +35,8 @@ pub struct Limits {
     pub flush: Duration,
     /// From the first `FIFREEZE` to the last one's return.
     pub freeze: Duration,
+    /// From there to the first thaw. Kept by the caller; the guardian acts when it does not.
+    pub hold: Duration,
 }
 
 /// Freezes and thaws what its backend finds. Dropping it thaws.
@@ -45,23 +46,13 @@ pub struct Engine<B: Backend> {
     limits: Limits,
     gate: Gate,
     signal: Arc<Signal>,
+    foreign: ForeignFreeze,
+    guard: Option<Box<dyn Guard>>,
+    place: Place,
+    ledger: Option<Arc<Ledger>>,
     hold: Option<Hold<B>>,
     /// File systems of which a call has not returned.
     stuck: Vec<Arc<Slot<B>>>,
-}
-
-/// What is frozen, or being frozen. Dropping it thaws.
-#[derive(Debug)]
-struct Hold<B: Backend> {
-    backend: Arc<B>,
-    signal: Arc<Signal>,
-    pool: Pool,
-    stages: Vec<Vec<Arc<Slot<B>>>>,
-    flushed_only: Vec<Arc<Slot<B>>>,
-    report: Report,
-    frozen_at: Instant,
-    /// Last, so that the log opens when all else is done.
-    gate: Option<Closed>,
 }
 
 impl<B: Backend> Engine<B> {
@@ -72,9 +63,28 @@ impl<B: Backend> Engine<B> {
             limits,
             gate,
             signal: Arc::default(),
+            foreign: ForeignFreeze::default(),
+            guard: None,
+            place: Place::Memory,
+            ledger: None,
             hold: None,
             stuck: Vec::new(),
         }
+    }
+
+    /// With someone to thaw should this process die, and a record for the next start.
+    #[must_use]
+    pub fn guarded(mut self, guard: Box<dyn Guard>, place: Place) -> Self {
+        self.guard = Some(guard);
+        self.place = place;
+        self
+    }
+
+    /// With another rule for what someone else has frozen.
+    #[must_use]
+    pub fn foreign_freeze(mut self, rule: ForeignFreeze) -> Self {
+        self.foreign = rule;
+        self
     }
 
     /// What makes a freeze at work give up, from another thread.
@@ -82,12 +92,16 @@ impl<B: Backend> Engine<B> {
         Arc::clone(&self.signal)
     }
 
-    /// Whether a freeze would be tried now: the plan can be made, and nothing is stuck. Touches no file system.
+    /// Whether a freeze would be tried now: the plan can be made, nothing is stuck, and the guardian lives. Touches no
+    /// file system.
     ///
     /// # Errors
     /// [`FreezeError`], as [`Engine::freeze`] would give it.
     pub fn check(&mut self) -> Result<Plan, FreezeError> {
         self.refuse_if_stuck()?;
+        if let Some(guard) = &mut self.guard {
+            guard.check()?;
+        }
         Ok(self.backend.plan()?)
     }
 
@@ -100,22 +114,56 @@ impl<B: Backend> Engine<B> {
             return Err(FreezeError::Held);
         }
         self.refuse_if_stuck()?;
-        let mut hold = self.prepare()?;
-        let mut result = hold.flush(self.limits.flush);
-        if result.is_ok() {
-            hold.gate = Some(self.gate.close());
-            result = hold.freeze(self.limits.freeze);
+        if let Some(guard) = &mut self.guard {
+            guard.check()?;
         }
-        if let Err(error) = result {
-            hold.thaw();
-            self.stuck = hold.unreturned();
-            for failure in hold.finish().failures {
-                tracing::error!("{failure}");
+        for attempt in 1..=MOST_ATTEMPTS {
+            if self.try_freeze()? {
+                return Ok(());
             }
-            return Err(error);
+            tracing::info!(
+                "a file system was mounted during the freeze: attempt {attempt} is undone"
+            );
         }
-        self.hold = Some(hold);
-        Ok(())
+        Err(FreezeError::Appearing(MOST_ATTEMPTS))
+    }
+
+    /// `false` when a file system appeared meanwhile, and all was thawed again.
+    fn try_freeze(&mut self) -> Result<bool, FreezeError> {
+        let mut hold = self.prepare()?;
+        let result = self.freeze_all(&mut hold);
+        let complete = match result {
+            Ok(()) => !self.backend.has_appeared(),
+            Err(_) => false,
+        };
+        if complete {
+            self.hold = Some(hold);
+            return Ok(true);
+        }
+        hold.thaw();
+        self.stuck = hold.unreturned();
+        self.settle();
+        for failure in hold.finish().failures {
+            tracing::error!("{failure}");
+        }
+        result.map(|()| false)
+    }
+
+    fn freeze_all(&mut self, hold: &mut Hold<B>) -> Result<(), FreezeError> {
+        hold.flush(self.limits.flush)?;
+        let targets = hold.stages.iter().flatten().map(|slot| slot.target());
+        let ledger = Ledger::create(&self.place, targets).map_err(FreezeError::Ledger)?;
+        let ledger = Arc::new(ledger);
+        for (index, slot) in hold.stages.iter().flatten().enumerate() {
+            slot.record_in(Arc::clone(&ledger), index);
+        }
+        self.ledger = Some(Arc::clone(&ledger));
+        if let Some(guard) = &mut self.guard {
+            let limit = self.limits.freeze + self.limits.hold + GRACE;
+            guard.arm(&ledger, &hold.handles(&self.backend), limit)?;
+        }
+        hold.gate = Some(self.gate.close());
+        hold.freeze(self.limits.freeze, self.foreign)
     }
 
     /// Thaws everything, stops at no error, and tells how the checkpoint went; `None` when nothing was held.
@@ -124,7 +172,21 @@ impl<B: Backend> Engine<B> {
         hold.report.hold = hold.frozen_at.elapsed();
         hold.thaw();
         self.stuck = hold.unreturned();
+        self.settle();
         Some(hold.finish())
+    }
+
+    /// Lets guardian and ledger go, once nothing is left that they would have to thaw.
+    fn settle(&mut self) {
+        if !self.stuck.is_empty() {
+            return;
+        }
+        if let Some(ledger) = self.ledger.take() {
+            if let Some(guard) = &mut self.guard {
+                guard.disarm();
+            }
+            ledger.remove();
+        }
     }
 
     fn refuse_if_stuck(&mut self) -> Result<(), FreezeError> {
@@ -132,7 +194,10 @@ impl<B: Backend> Engine<B> {
             .retain(|slot| slot.running().is_some() || slot.is_frozen());
         match self.stuck.first() {
             Some(slot) => Err(FreezeError::Stuck(slot.target().to_string())),
-            None => Ok(()),
+            None => {
+                self.settle();
+                Ok(())
+            }
         }
     }
 
@@ -194,193 +259,5 @@ impl<B: Backend> Engine<B> {
             .map(|left_out| open(left_out.into()))
             .collect::<Result<_, _>>()?;
         Ok((stages, flushed_only))
-    }
-}
-
-impl<B: Backend> Hold<B> {
-    fn all(&self) -> impl Iterator<Item = &Arc<Slot<B>>> {
-        self.stages.iter().flatten().chain(&self.flushed_only)
-    }
-
-    /// Calls that have not returned, and file systems that could not be thawed.
-    fn unreturned(&self) -> Vec<Arc<Slot<B>>> {
-        self.all()
-            .filter(|slot| slot.running().is_some() || slot.is_frozen())
-            .map(Arc::clone)
-            .collect()
-    }
-
-    fn submit(&self, slot: &Arc<Slot<B>>, operation: Operation) {
-        slot.begin(operation);
-        let (slot, backend, signal) = (
-            Arc::clone(slot),
-            Arc::clone(&self.backend),
-            Arc::clone(&self.signal),
-        );
-        self.pool.submit(move || {
-            slot.run(&backend, operation);
-            signal.notify();
-        });
-    }
-
-    /// Writes back in parallel while applications go on, so that the freeze finds little.
-    fn flush(&mut self, limit: Duration) -> Result<(), FreezeError> {
-        let started = Instant::now();
-        for pass in 1..=MOST_PASSES {
-            let pass_started = Instant::now();
-            for slot in self.all() {
-                self.submit(slot, Operation::Flush);
-            }
-            let idle = || self.all().all(|slot| slot.running().is_none());
-            match self.signal.wait(started + limit, true, idle) {
-                Waited::Done => {}
-                Waited::Aborted => return Err(FreezeError::Aborted),
-                Waited::TimedOut => {
-                    let slow = self.all().find(|slot| slot.running().is_some());
-                    let name = slow.map_or_else(String::new, |slot| slot.target().to_string());
-                    return Err(FreezeError::FlushLimit(name, limit));
-                }
-            }
-            self.report.passes = pass;
-            self.report.flush = started.elapsed();
-            if pass_started.elapsed() < QUICK_PASS {
-                break;
-            }
-        }
-        // A flush that failed is no reason to give up: FIFREEZE writes the same back, and is the judge.
-        for slot in self.all() {
-            if let Some(error) = slot.take_failure() {
-                tracing::warn!("{} reports a write-back error: {error}", slot.target());
-            }
-        }
-        Ok(())
-    }
-
-    /// Freezes stage after stage. On an error the caller thaws.
-    fn freeze(&mut self, limit: Duration) -> Result<(), FreezeError> {
-        let started = Instant::now();
-        let mut cannot = Vec::new();
-        for stage in &self.stages {
-            for slot in stage {
-                self.submit(slot, Operation::Freeze);
-            }
-            let idle = || stage.iter().all(|slot| slot.running().is_none());
-            match self.signal.wait(started + limit, true, idle) {
-                Waited::Done => {}
-                Waited::Aborted => return Err(FreezeError::Aborted),
-                Waited::TimedOut => {
-                    let slow = stage.iter().find(|slot| slot.running().is_some());
-                    let name = slow.map_or_else(String::new, |slot| slot.target().to_string());
-                    return Err(FreezeError::FreezeLimit(name, limit));
-                }
-            }
-            for slot in stage {
-                match slot.take_failure() {
-                    None => {}
-                    Some(error) if error.raw_os_error() == Some(libc::EOPNOTSUPP) => {
-                        cannot.push(Arc::clone(slot));
-                    }
-                    Some(error) if error.raw_os_error() == Some(libc::EBUSY) => {
-                        return Err(FreezeError::Foreign(slot.target().to_string()));
-                    }
-                    Some(error) => {
-                        return Err(FreezeError::Freeze(slot.target().to_string(), error));
-                    }
-                }
-            }
-        }
-        self.flushed_only.extend(cannot);
-        self.frozen_at = Instant::now();
-        self.report.freeze = started.elapsed();
-        Ok(())
-    }
-
-    /// Thaws in exact reverse. A call that does not return is left to its thread, and the rest is thawed regardless:
-    /// that frees most stuck ones.
-    fn thaw(&mut self) {
-        let started = Instant::now();
-        let mut failures = Vec::new();
-        for stage in self.stages.iter().rev() {
-            for slot in stage {
-                if slot.abandon() {
-                    // Its thread is lost to the pool until the kernel returns.
-                    self.add_thread(&mut failures);
-                }
-            }
-            let frozen: Vec<_> = stage.iter().filter(|slot| slot.wants_thaw()).collect();
-            for slot in &frozen {
-                self.submit(slot, Operation::Thaw);
-            }
-            let idle = || frozen.iter().all(|slot| slot.running().is_none());
-            let _ = self
-                .signal
-                .wait(Instant::now() + THAW_PATIENCE, false, idle);
-            for slot in frozen {
-                let name = slot.target().to_string();
-                if slot.running().is_some() {
-                    failures.push(ThawError::Stuck(name, THAW_PATIENCE));
-                    self.add_thread(&mut failures);
-                    continue;
-                }
-                match slot.take_failure() {
-                    None => {}
-                    Some(error) if error.raw_os_error() == Some(libc::EINVAL) => {
-                        failures.push(ThawError::Foreign(name));
-                    }
-                    Some(error) => failures.push(ThawError::Thaw(name, error)),
-                }
-            }
-        }
-        // A freeze that was given up comes back once the others are thawed; most do at once.
-        let idle = || {
-            self.all()
-                .all(|slot| slot.running() != Some(Operation::Freeze))
-        };
-        let _ = self
-            .signal
-            .wait(Instant::now() + THAW_PATIENCE, false, idle);
-        self.report.thaw = started.elapsed();
-        self.report.failures = failures.iter().map(|error| with_causes(error)).collect();
-    }
-
-    fn add_thread(&self, failures: &mut Vec<ThawError>) {
-        if let Err(error) = self.pool.add_thread() {
-            failures.push(ThawError::Thaw("a thread for the thaw".to_owned(), error));
-        }
-    }
-
-    /// Opens the log again, and completes the report.
-    fn finish(mut self) -> Report {
-        let mut report = std::mem::take(&mut self.report);
-        let line = |slot: &Arc<Slot<B>>, flushed_only| FileSystemReport {
-            name: slot.target().to_string(),
-            times: slot.times(),
-            flushed_only,
-        };
-        let is_flushed_only = |slot: &Arc<Slot<B>>| {
-            self.flushed_only
-                .iter()
-                .any(|other| Arc::ptr_eq(slot, other))
-        };
-        report.file_systems = self
-            .stages
-            .iter()
-            .flatten()
-            .filter(|slot| !is_flushed_only(slot))
-            .map(|slot| line(slot, false))
-            .chain(self.flushed_only.iter().map(|slot| line(slot, true)))
-            .collect();
-        report
-    }
-}
-
-impl<B: Backend> Drop for Hold<B> {
-    fn drop(&mut self) {
-        if self
-            .all()
-            .any(|slot| slot.is_frozen() || slot.running() == Some(Operation::Freeze))
-        {
-            self.thaw();
-        }
     }
 }

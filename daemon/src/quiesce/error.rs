@@ -3,6 +3,7 @@
 use std::io;
 use std::time::Duration;
 
+use super::guardian::GuardianError;
 use super::handle::HandleError;
 use crate::filesystems::ScanError;
 
@@ -15,6 +16,17 @@ pub enum FreezeError {
     /// A file system of the plan cannot be opened.
     #[error("a file system cannot be reached, so that the image would miss it")]
     Open(#[from] HandleError),
+    /// Nobody would thaw, should this process die.
+    #[error("no guardian watches over a freeze, so none is begun")]
+    Guardian(#[from] GuardianError),
+    /// The record for whoever has to thaw cannot be written.
+    #[error("the ledger cannot be written, so nothing is frozen")]
+    Ledger(#[source] io::Error),
+    /// File systems keep appearing while the freeze is under way.
+    #[error(
+        "file systems kept being mounted while the others were frozen: given up after {0} attempts"
+    )]
+    Appearing(u32),
     /// No threads to freeze with.
     #[error("no threads can be started to freeze with")]
     Threads(#[source] io::Error),

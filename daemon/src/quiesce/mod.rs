@@ -3,8 +3,12 @@
 pub mod backend;
 pub mod engine;
 pub mod error;
+pub mod guardian;
 pub mod handle;
+mod hold;
+pub mod ledger;
 pub mod pool;
+pub mod recovery;
 pub mod report;
 pub mod signal;
 pub mod slot;

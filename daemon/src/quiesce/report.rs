@@ -33,6 +33,8 @@ pub struct Report {
     pub thaw: Duration,
     /// The file systems, in freeze order.
     pub file_systems: Vec<FileSystemReport>,
+    /// File systems that someone else had frozen, and that were left to them.
+    pub foreign: Vec<String>,
     /// What went wrong in the thaw, one sentence each.
     pub failures: Vec<String>,
 }

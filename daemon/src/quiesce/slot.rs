@@ -1,10 +1,15 @@
 //! One file system in the engine's hands: its handle, what is being done to it, and how that went.
 
 use std::io;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::backend::{Backend, Target};
+use super::ledger::{Ledger, Mark};
+
+/// How long someone else's freeze is waited for: that of a snapshot lasts some milliseconds.
+const FOREIGN_PATIENCE: Duration = Duration::from_secs(2);
+const FOREIGN_PAUSE: Duration = Duration::from_millis(10);
 
 /// What a thread does to a file system.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,6 +28,7 @@ pub enum Operation {
 pub struct Slot<B: Backend> {
     target: Target,
     handle: B::Handle,
+    record: OnceLock<(Arc<Ledger>, usize)>,
     cell: Mutex<Cell>,
 }
 
@@ -52,6 +58,7 @@ impl<B: Backend> Slot<B> {
         Self {
             target,
             handle,
+            record: OnceLock::new(),
             cell: Mutex::default(),
         }
     }
@@ -59,6 +66,22 @@ impl<B: Backend> Slot<B> {
     /// Which file system this is.
     pub fn target(&self) -> &Target {
         &self.target
+    }
+
+    /// What it is held by.
+    pub fn handle(&self) -> &B::Handle {
+        &self.handle
+    }
+
+    /// From now on what happens to it is noted in `ledger`, at `index`.
+    pub fn record_in(&self, ledger: Arc<Ledger>, index: usize) {
+        let _ = self.record.set((ledger, index));
+    }
+
+    fn note(&self, mark: Mark) {
+        if let Some((ledger, index)) = self.record.get() {
+            ledger.set(*index, mark);
+        }
     }
 
     /// Says that `operation` is about to be run by a thread.
@@ -75,7 +98,7 @@ impl<B: Backend> Slot<B> {
         let started = Instant::now();
         let result = match operation {
             Operation::Flush => backend.sync(&self.handle),
-            Operation::Freeze => backend.freeze(&self.handle),
+            Operation::Freeze => self.freeze(backend),
             Operation::Thaw => backend.thaw(&self.handle),
         };
         let took = started.elapsed();
@@ -87,10 +110,13 @@ impl<B: Backend> Slot<B> {
         }
         match (operation, &result) {
             (Operation::Freeze, Ok(())) => cell.frozen = true,
-            // EINVAL: not frozen, whoever thawed it.
-            (Operation::Thaw, Ok(())) => cell.frozen = false,
-            (Operation::Thaw, Err(error)) if error.raw_os_error() == Some(libc::EINVAL) => {
+            (Operation::Thaw, Err(error)) if error.raw_os_error() != Some(libc::EINVAL) => {
+                self.note(Mark::Failed);
+            }
+            // Also EINVAL: not frozen any more, whoever thawed it.
+            (Operation::Thaw, _) => {
                 cell.frozen = false;
+                self.note(Mark::Thawed);
             }
             _ => {}
         }
@@ -102,6 +128,34 @@ impl<B: Backend> Slot<B> {
             return;
         }
         cell.running = None;
+    }
+
+    /// `FIFREEZE`, with what the ledger must say before and after. A block-layer freeze, such as that of a snapshot
+    /// being made, is waited out.
+    fn freeze(&self, backend: &B) -> io::Result<()> {
+        let patience = Instant::now() + FOREIGN_PATIENCE;
+        loop {
+            self.note(Mark::Freezing);
+            let result = backend.freeze(&self.handle);
+            self.note(match result {
+                Ok(()) => Mark::Frozen,
+                Err(_) => Mark::NotOurs,
+            });
+            match result {
+                Err(error)
+                    if error.raw_os_error() == Some(libc::EBUSY)
+                        && Instant::now() < patience
+                        && !self.is_abandoned() =>
+                {
+                    std::thread::sleep(FOREIGN_PAUSE);
+                }
+                result => return result,
+            }
+        }
+    }
+
+    fn is_abandoned(&self) -> bool {
+        self.lock().abandoned
     }
 
     /// What is being done to it now.

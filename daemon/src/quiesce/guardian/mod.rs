@@ -1,0 +1,228 @@
+//! The guardian: a second process that thaws what the agent froze, should the agent die or hang.
+//!
+//! It has copies of all handles before the first freeze, and shares the ledger's marks, so it knows what the agent has
+//! frozen at the moment of its death. See [`process`] for its own side.
+
+pub mod process;
+mod wire;
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::process::CommandExt;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use hvutil_sys::socket;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
+
+use self::wire::{ARMED, Order, Place, READY};
+use super::ledger::Ledger;
+
+/// A guardian that does not answer in this time is replaced.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Why no guardian watches over a freeze.
+#[derive(Debug, thiserror::Error)]
+pub enum GuardianError {
+    /// It cannot be started.
+    #[error("the guardian process cannot be started")]
+    Start(#[source] io::Error),
+    /// It has died, and cannot be replaced here.
+    #[error("the guardian process has died")]
+    Died,
+    /// It did not take the handles.
+    #[error("the guardian process does not take the handles")]
+    Arm(#[source] io::Error),
+}
+
+/// Whoever thaws should the engine's process not.
+pub trait Guard: std::fmt::Debug + Send {
+    /// Makes sure that it is there; one that died is replaced.
+    ///
+    /// # Errors
+    /// [`GuardianError`]: without it nothing may be frozen.
+    fn check(&mut self) -> Result<(), GuardianError>;
+
+    /// Hands over the handles of all stages, in freeze order, with their place in the ledger. Thaws after `limit`.
+    ///
+    /// # Errors
+    /// [`GuardianError`]: nothing may be frozen.
+    fn arm(
+        &mut self,
+        ledger: &Ledger,
+        stages: &[Vec<(BorrowedFd<'_>, usize)>],
+        limit: Duration,
+    ) -> Result<(), GuardianError>;
+
+    /// Nothing is left to thaw.
+    fn disarm(&mut self);
+}
+
+/// The guardian process, seen from the agent.
+#[derive(Debug)]
+pub struct Guardian {
+    process: Option<Process>,
+    replace: bool,
+}
+
+#[derive(Debug)]
+struct Process {
+    socket: OwnedFd,
+    child: Child,
+}
+
+impl Guardian {
+    /// Starts the process. It is tied to the calling thread: when that ends, the guardian acts.
+    ///
+    /// `replace`: one that died is started anew when next needed, by whichever thread then asks.
+    ///
+    /// # Errors
+    /// [`GuardianError::Start`].
+    pub fn start(replace: bool) -> Result<Self, GuardianError> {
+        let process = Process::start().map_err(GuardianError::Start)?;
+        Ok(Self {
+            process: Some(process),
+            replace,
+        })
+    }
+
+    /// The process id, while it lives.
+    #[must_use]
+    pub fn pid(&self) -> Option<u32> {
+        self.process.as_ref().map(|process| process.child.id())
+    }
+
+    fn process(&self) -> Result<&Process, GuardianError> {
+        self.process.as_ref().ok_or(GuardianError::Died)
+    }
+}
+
+impl Guard for Guardian {
+    fn check(&mut self) -> Result<(), GuardianError> {
+        if self.process.as_mut().is_some_and(Process::is_alive) {
+            return Ok(());
+        }
+        self.process = None;
+        if !self.replace {
+            return Err(GuardianError::Died);
+        }
+        self.process = Some(Process::start().map_err(GuardianError::Start)?);
+        tracing::warn!("the guardian had died and was replaced");
+        Ok(())
+    }
+
+    fn arm(
+        &mut self,
+        ledger: &Ledger,
+        stages: &[Vec<(BorrowedFd<'_>, usize)>],
+        limit: Duration,
+    ) -> Result<(), GuardianError> {
+        self.process()?
+            .arm(ledger, stages, limit)
+            .map_err(GuardianError::Arm)
+    }
+
+    fn disarm(&mut self) {
+        let sent = self
+            .process()
+            .map(|process| process.send(&Order::Disarm, &[]));
+        if !matches!(sent, Ok(Ok(()))) {
+            tracing::warn!("the guardian died during the hold; the agent thawed by itself");
+        }
+    }
+}
+
+impl Process {
+    fn start() -> io::Result<Self> {
+        let (ours, theirs) = socketpair(
+            AddressFamily::Unix,
+            SockType::SeqPacket,
+            None,
+            SockFlag::SOCK_CLOEXEC,
+        )?;
+        // The running binary itself, also when a package upgrade has put another in its place.
+        let child = Command::new("/proc/self/exe")
+            .arg0("hv-vssd")
+            .args(["guardian", "--agent", &std::process::id().to_string()])
+            .stdin(Stdio::from(theirs))
+            .stdout(Stdio::null())
+            .current_dir("/")
+            .spawn()?;
+        let mut process = Self {
+            socket: ours,
+            child,
+        };
+        if let Err(error) = process.expect(READY) {
+            process.kill();
+            return Err(error);
+        }
+        Ok(process)
+    }
+
+    fn is_alive(&mut self) -> bool {
+        matches!(self.child.try_wait(), Ok(None))
+    }
+
+    fn arm(
+        &self,
+        ledger: &Ledger,
+        stages: &[Vec<(BorrowedFd<'_>, usize)>],
+        limit: Duration,
+    ) -> io::Result<()> {
+        let too_many = |_| io::Error::other("too many file systems");
+        let handles = stages.iter().map(Vec::len).sum::<usize>();
+        let order = Order::Arm {
+            handles: handles.try_into().map_err(too_many)?,
+            limit,
+        };
+        self.send(&order, &[ledger.file().as_fd()])?;
+        let mut places = Vec::with_capacity(handles);
+        for (stage, handles) in stages.iter().enumerate() {
+            for (fd, index) in handles {
+                let offset = ledger.offset(*index).unwrap_or_default();
+                let place = Place {
+                    stage: stage.try_into().map_err(too_many)?,
+                    offset: offset.try_into().map_err(too_many)?,
+                };
+                places.push((place, *fd));
+            }
+        }
+        for part in places.chunks(socket::MOST_DESCRIPTORS) {
+            let (places, descriptors): (Vec<_>, Vec<_>) = part.iter().copied().unzip();
+            self.send(&Order::Handles(places), &descriptors)?;
+        }
+        self.expect(ARMED)
+    }
+
+    fn send(&self, order: &Order, descriptors: &[BorrowedFd<'_>]) -> io::Result<()> {
+        socket::send(&self.socket, &order.encode(), descriptors)
+    }
+
+    fn expect(&self, answer: u8) -> io::Result<()> {
+        let mut fds = [PollFd::new(self.socket.as_fd(), PollFlags::POLLIN)];
+        let timeout = PollTimeout::try_from(PATIENCE).unwrap_or(PollTimeout::MAX);
+        if poll(&mut fds, timeout)? == 0 {
+            return Err(io::ErrorKind::TimedOut.into());
+        }
+        let mut buffer = [0];
+        match socket::receive(&self.socket, &mut buffer)? {
+            (1, _) if buffer == [answer] => Ok(()),
+            (0, _) => Err(io::ErrorKind::UnexpectedEof.into()),
+            _ => Err(io::Error::other("it answered something else")),
+        }
+    }
+
+    fn kill(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // It ends by itself when the socket closes, after it has thawed what is left; only one that has ended
+        // already is waited for.
+        let _ = self.child.try_wait();
+    }
+}

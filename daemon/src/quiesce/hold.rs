@@ -1,0 +1,252 @@
+//! What is frozen, or being frozen: flush, freeze stage by stage, thaw in reverse.
+//!
+//! From the first freeze to the last thaw nothing here opens, executes, writes a log or looks up a path.
+
+use std::os::fd::BorrowedFd;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::backend::Backend;
+use super::error::{FreezeError, ThawError, with_causes};
+use super::pool::Pool;
+use super::report::{FileSystemReport, Report};
+use super::signal::{Signal, Waited};
+use super::slot::{Operation, Slot};
+use crate::config::ForeignFreeze;
+use crate::telemetry::gate::Closed;
+
+/// A pass that was quicker than this leaves little to the freeze itself.
+const QUICK_PASS: Duration = Duration::from_millis(100);
+
+/// Writers that dirty faster than the disks write would make passes go on for ever.
+const MOST_PASSES: u32 = 3;
+
+/// How long a thaw may take before the next stage is thawed regardless.
+const THAW_PATIENCE: Duration = Duration::from_secs(5);
+
+/// What is frozen, or being frozen. Dropping it thaws.
+#[derive(Debug)]
+pub(super) struct Hold<B: Backend> {
+    pub(super) backend: Arc<B>,
+    pub(super) signal: Arc<Signal>,
+    pub(super) pool: Pool,
+    pub(super) stages: Vec<Vec<Arc<Slot<B>>>>,
+    pub(super) flushed_only: Vec<Arc<Slot<B>>>,
+    pub(super) report: Report,
+    pub(super) frozen_at: Instant,
+    /// Last, so that the log opens when all else is done.
+    pub(super) gate: Option<Closed>,
+}
+
+impl<B: Backend> Hold<B> {
+    fn all(&self) -> impl Iterator<Item = &Arc<Slot<B>>> {
+        self.stages.iter().flatten().chain(&self.flushed_only)
+    }
+
+    /// Calls that have not returned, and file systems that could not be thawed.
+    pub(super) fn unreturned(&self) -> Vec<Arc<Slot<B>>> {
+        self.all()
+            .filter(|slot| slot.running().is_some() || slot.is_frozen())
+            .map(Arc::clone)
+            .collect()
+    }
+
+    /// The descriptors of all stages with their places in the ledger.
+    pub(super) fn handles<'a>(&'a self, backend: &B) -> Vec<Vec<(BorrowedFd<'a>, usize)>> {
+        let mut index = 0;
+        let mut place = || {
+            index += 1;
+            index - 1
+        };
+        let mut stage_handles = |stage: &'a Vec<Arc<Slot<B>>>| {
+            stage
+                .iter()
+                .map(|slot| (slot, place()))
+                .filter_map(|(slot, place)| Some((backend.descriptor(slot.handle())?, place)))
+                .collect()
+        };
+        self.stages.iter().map(&mut stage_handles).collect()
+    }
+
+    fn submit(&self, slot: &Arc<Slot<B>>, operation: Operation) {
+        slot.begin(operation);
+        let (slot, backend, signal) = (
+            Arc::clone(slot),
+            Arc::clone(&self.backend),
+            Arc::clone(&self.signal),
+        );
+        self.pool.submit(move || {
+            slot.run(&backend, operation);
+            signal.notify();
+        });
+    }
+
+    /// Writes back in parallel while applications go on, so that the freeze finds little.
+    pub(super) fn flush(&mut self, limit: Duration) -> Result<(), FreezeError> {
+        let started = Instant::now();
+        for pass in 1..=MOST_PASSES {
+            let pass_started = Instant::now();
+            for slot in self.all() {
+                self.submit(slot, Operation::Flush);
+            }
+            let idle = || self.all().all(|slot| slot.running().is_none());
+            match self.signal.wait(started + limit, true, idle) {
+                Waited::Done => {}
+                Waited::Aborted => return Err(FreezeError::Aborted),
+                Waited::TimedOut => {
+                    let slow = self.all().find(|slot| slot.running().is_some());
+                    let name = slow.map_or_else(String::new, |slot| slot.target().to_string());
+                    return Err(FreezeError::FlushLimit(name, limit));
+                }
+            }
+            self.report.passes = pass;
+            self.report.flush = started.elapsed();
+            if pass_started.elapsed() < QUICK_PASS {
+                break;
+            }
+        }
+        // A flush that failed is no reason to give up: FIFREEZE writes the same back, and is the judge.
+        for slot in self.all() {
+            if let Some(error) = slot.take_failure() {
+                tracing::warn!("{} reports a write-back error: {error}", slot.target());
+            }
+        }
+        Ok(())
+    }
+
+    /// Freezes stage after stage. On an error the caller thaws.
+    pub(super) fn freeze(
+        &mut self,
+        limit: Duration,
+        foreign: ForeignFreeze,
+    ) -> Result<(), FreezeError> {
+        let started = Instant::now();
+        let mut cannot = Vec::new();
+        for stage in &self.stages {
+            for slot in stage {
+                self.submit(slot, Operation::Freeze);
+            }
+            let idle = || stage.iter().all(|slot| slot.running().is_none());
+            match self.signal.wait(started + limit, true, idle) {
+                Waited::Done => {}
+                Waited::Aborted => return Err(FreezeError::Aborted),
+                Waited::TimedOut => {
+                    let slow = stage.iter().find(|slot| slot.running().is_some());
+                    let name = slow.map_or_else(String::new, |slot| slot.target().to_string());
+                    return Err(FreezeError::FreezeLimit(name, limit));
+                }
+            }
+            for slot in stage {
+                match slot.take_failure() {
+                    None => {}
+                    Some(error) if error.raw_os_error() == Some(libc::EOPNOTSUPP) => {
+                        cannot.push(Arc::clone(slot));
+                    }
+                    Some(error) if error.raw_os_error() == Some(libc::EBUSY) => {
+                        if foreign == ForeignFreeze::Accept {
+                            self.report.foreign.push(slot.target().to_string());
+                            continue;
+                        }
+                        return Err(FreezeError::Foreign(slot.target().to_string()));
+                    }
+                    Some(error) => {
+                        return Err(FreezeError::Freeze(slot.target().to_string(), error));
+                    }
+                }
+            }
+        }
+        self.flushed_only.extend(cannot);
+        self.frozen_at = Instant::now();
+        self.report.freeze = started.elapsed();
+        Ok(())
+    }
+
+    /// Thaws in exact reverse. A call that does not return is left to its thread, and the rest is thawed regardless:
+    /// that frees most stuck ones.
+    pub(super) fn thaw(&mut self) {
+        let started = Instant::now();
+        let mut failures = Vec::new();
+        for stage in self.stages.iter().rev() {
+            for slot in stage {
+                if slot.abandon() {
+                    // Its thread is lost to the pool until the kernel returns.
+                    self.add_thread(&mut failures);
+                }
+            }
+            let frozen: Vec<_> = stage.iter().filter(|slot| slot.wants_thaw()).collect();
+            for slot in &frozen {
+                self.submit(slot, Operation::Thaw);
+            }
+            let idle = || frozen.iter().all(|slot| slot.running().is_none());
+            let _ = self
+                .signal
+                .wait(Instant::now() + THAW_PATIENCE, false, idle);
+            for slot in frozen {
+                let name = slot.target().to_string();
+                if slot.running().is_some() {
+                    failures.push(ThawError::Stuck(name, THAW_PATIENCE));
+                    self.add_thread(&mut failures);
+                    continue;
+                }
+                match slot.take_failure() {
+                    None => {}
+                    Some(error) if error.raw_os_error() == Some(libc::EINVAL) => {
+                        failures.push(ThawError::Foreign(name));
+                    }
+                    Some(error) => failures.push(ThawError::Thaw(name, error)),
+                }
+            }
+        }
+        // A freeze that was given up comes back once the others are thawed; most do at once.
+        let idle = || {
+            self.all()
+                .all(|slot| slot.running() != Some(Operation::Freeze))
+        };
+        let _ = self
+            .signal
+            .wait(Instant::now() + THAW_PATIENCE, false, idle);
+        self.report.thaw = started.elapsed();
+        self.report.failures = failures.iter().map(|error| with_causes(error)).collect();
+    }
+
+    fn add_thread(&self, failures: &mut Vec<ThawError>) {
+        if let Err(error) = self.pool.add_thread() {
+            failures.push(ThawError::Thaw("a thread for the thaw".to_owned(), error));
+        }
+    }
+
+    /// Opens the log again, and completes the report.
+    pub(super) fn finish(mut self) -> Report {
+        let mut report = std::mem::take(&mut self.report);
+        let line = |slot: &Arc<Slot<B>>, flushed_only| FileSystemReport {
+            name: slot.target().to_string(),
+            times: slot.times(),
+            flushed_only,
+        };
+        let is_flushed_only = |slot: &Arc<Slot<B>>| {
+            self.flushed_only
+                .iter()
+                .any(|other| Arc::ptr_eq(slot, other))
+        };
+        report.file_systems = self
+            .stages
+            .iter()
+            .flatten()
+            .filter(|slot| !is_flushed_only(slot))
+            .map(|slot| line(slot, false))
+            .chain(self.flushed_only.iter().map(|slot| line(slot, true)))
+            .collect();
+        report
+    }
+}
+
+impl<B: Backend> Drop for Hold<B> {
+    fn drop(&mut self) {
+        if self
+            .all()
+            .any(|slot| slot.is_frozen() || slot.running() == Some(Operation::Freeze))
+        {
+            self.thaw();
+        }
+    }
+}

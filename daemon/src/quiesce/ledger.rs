@@ -1,0 +1,325 @@
+//! The ledger: what is being frozen, on record before the first freeze, for whoever has to thaw it.
+//!
+//! A text file with a line for each file system. Its first character tells how far the freeze of it is; the agent,
+//! its guardian and the file itself share that one byte, so that it is right whichever of them dies.
+
+use std::ffi::OsString;
+use std::fmt::Write as _;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read, Seek, Write};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use hvutil_sys::shared::SharedBytes;
+
+use super::backend::Target;
+use crate::filesystems::DeviceNumber;
+use crate::filesystems::mountinfo::unescape;
+
+/// Where the service keeps its ledger: a directory that no reboot keeps.
+pub const DEFAULT_PATH: &str = "/run/hv-vssd/ledger";
+
+const TITLE: &str = "hv-vssd ledger 1\n";
+
+/// How far the freeze of a file system is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mark {
+    /// Not touched yet.
+    Planned,
+    /// `FIFREEZE` has been called and has not returned.
+    Freezing,
+    /// Frozen by us.
+    Frozen,
+    /// Not frozen by us: the call failed, or someone else had frozen it.
+    NotOurs,
+    /// Thawed, or found unfrozen.
+    Thawed,
+    /// `FITHAW` failed.
+    Failed,
+}
+
+impl Mark {
+    /// The character in the file.
+    #[must_use]
+    pub const fn byte(self) -> u8 {
+        match self {
+            Self::Planned => b'.',
+            Self::Freezing => b'?',
+            Self::Frozen => b'F',
+            Self::NotOurs => b'-',
+            Self::Thawed => b'T',
+            Self::Failed => b'!',
+        }
+    }
+
+    /// The mark of a character; an unknown one counts as possibly frozen.
+    #[must_use]
+    pub const fn from_byte(byte: u8) -> Self {
+        match byte {
+            b'.' => Self::Planned,
+            b'F' => Self::Frozen,
+            b'-' => Self::NotOurs,
+            b'T' => Self::Thawed,
+            b'!' => Self::Failed,
+            _ => Self::Freezing,
+        }
+    }
+
+    /// Someone has to thaw it.
+    #[must_use]
+    pub const fn wants_thaw(self) -> bool {
+        matches!(self, Self::Freezing | Self::Frozen | Self::Failed)
+    }
+}
+
+/// Where a ledger is kept.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// In a file, for the next start to find.
+    File(PathBuf),
+    /// In memory: for a demo, whose disks vanish with it.
+    Memory,
+}
+
+/// The ledger of one checkpoint.
+#[derive(Debug)]
+pub struct Ledger {
+    file: File,
+    bytes: SharedBytes,
+    offsets: Vec<usize>,
+    place: Place,
+}
+
+impl Ledger {
+    /// Writes a new ledger, in place of any older one.
+    ///
+    /// # Errors
+    /// What the kernel says to the file.
+    pub fn create<'a>(
+        place: &Place,
+        targets: impl Iterator<Item = &'a Target>,
+    ) -> io::Result<Self> {
+        let mut text = TITLE.to_owned();
+        let mut offsets = Vec::new();
+        for target in targets {
+            offsets.push(text.len());
+            let mount_point = target.mounts.first().map(|(_, path)| path.as_os_str());
+            let _ = writeln!(
+                text,
+                "{} {} {} {} {}",
+                char::from(Mark::Planned.byte()),
+                target.dev,
+                escape(target.fstype.as_bytes()),
+                escape(target.source.as_os_str().as_bytes()),
+                escape(mount_point.unwrap_or_default().as_bytes()),
+            );
+        }
+        let file = match place {
+            Place::File(path) => write_file(path, &text)?,
+            Place::Memory => write_memory(&text)?,
+        };
+        Ok(Self {
+            bytes: SharedBytes::map(&file)?,
+            file,
+            offsets,
+            place: place.clone(),
+        })
+    }
+
+    /// Notes how far the freeze of the `index`th file system is.
+    pub fn set(&self, index: usize, mark: Mark) {
+        if let Some(offset) = self.offsets.get(index) {
+            self.bytes.store(*offset, mark.byte());
+        }
+    }
+
+    /// How far the freeze of the `index`th file system is.
+    #[must_use]
+    pub fn get(&self, index: usize) -> Option<Mark> {
+        let offset = self.offsets.get(index)?;
+        self.bytes.load(*offset).map(Mark::from_byte)
+    }
+
+    /// The open file, for the guardian.
+    #[must_use]
+    pub fn file(&self) -> &File {
+        &self.file
+    }
+
+    /// Where in the file the mark of the `index`th file system is.
+    #[must_use]
+    pub fn offset(&self, index: usize) -> Option<usize> {
+        self.offsets.get(index).copied()
+    }
+
+    /// Nothing is left to thaw: the record goes.
+    pub fn remove(&self) {
+        if let Place::File(path) = &self.place {
+            let _ = fs::remove_file(path);
+        }
+    }
+}
+
+fn write_file(path: &Path, text: &str) -> io::Result<File> {
+    if let Some(directory) = path.parent() {
+        fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(directory)?;
+    }
+    // A new file, so that an old guardian's view of the old one stays what it was.
+    let new = path.with_extension("new");
+    let mut file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(&new)?;
+    file.write_all(text.as_bytes())?;
+    fs::rename(&new, path)?;
+    Ok(file)
+}
+
+fn write_memory(text: &str) -> io::Result<File> {
+    use nix::sys::memfd::{MFdFlags, memfd_create};
+    let mut file = File::from(memfd_create(c"hv-vssd-ledger", MFdFlags::MFD_CLOEXEC)?);
+    file.write_all(text.as_bytes())?;
+    Ok(file)
+}
+
+/// One line of a ledger.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// How far its freeze was.
+    pub mark: Mark,
+    /// The superblock's identity.
+    pub dev: DeviceNumber,
+    /// Its type.
+    pub fstype: String,
+    /// Its source.
+    pub source: OsString,
+    /// Where it was mounted; empty when nowhere in sight.
+    pub mount_point: PathBuf,
+}
+
+/// What `path` has on record; `None` without such a file.
+///
+/// # Errors
+/// What the kernel says, or `InvalidData` for a file that is no ledger.
+pub fn read(path: &Path) -> io::Result<Option<Vec<Entry>>> {
+    match File::open(path) {
+        Ok(file) => read_from(file).map(Some),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// What an open ledger has on record.
+///
+/// # Errors
+/// As [`read`].
+pub fn read_from(mut file: File) -> io::Result<Vec<Entry>> {
+    let mut text = String::new();
+    file.rewind()?;
+    file.read_to_string(&mut text)?;
+    let invalid = || io::Error::new(io::ErrorKind::InvalidData, "this is no ledger of hv-vssd");
+    let lines = text.strip_prefix(TITLE).ok_or_else(invalid)?;
+    lines
+        .lines()
+        .map(|line| parse(line).ok_or_else(invalid))
+        .collect()
+}
+
+fn parse(line: &str) -> Option<Entry> {
+    let mut fields = line.split(' ');
+    let mut field = || fields.next().map(|field| unescape(field.as_bytes()));
+    let mark = Mark::from_byte(*field()?.as_bytes().first()?);
+    let dev = field()?.to_str()?.parse().ok()?;
+    let fstype = field()?.into_string().ok()?;
+    let source = field()?;
+    let mount_point = PathBuf::from(field()?);
+    Some(Entry {
+        mark,
+        dev,
+        fstype,
+        source,
+        mount_point,
+    })
+}
+
+/// Octal, as the kernel writes paths in mountinfo.
+fn escape(text: &[u8]) -> String {
+    let mut out = String::with_capacity(text.len());
+    for byte in text {
+        if byte.is_ascii_graphic() && *byte != b'\\' {
+            out.push(char::from(*byte));
+        } else {
+            let _ = write!(out, "\\{byte:03o}");
+        }
+    }
+    out
+}
+
+impl From<Entry> for Target {
+    fn from(entry: Entry) -> Self {
+        Self {
+            dev: entry.dev,
+            fstype: entry.fstype,
+            source: PathBuf::from(OsString::from_vec(entry.source.into_vec())),
+            mounts: Vec::new(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn target(dev: u32, mount_point: &str) -> Target {
+        Target {
+            dev: DeviceNumber::new(8, dev),
+            fstype: "ext4".to_owned(),
+            source: PathBuf::from("/dev/sd a\\"),
+            mounts: vec![(30, mount_point.into())],
+        }
+    }
+
+    #[test]
+    fn the_record_tells_what_was_frozen_and_outlives_its_maker() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("run/ledger");
+        let targets = [target(1, "/"), target(2, "/sp ace\n")];
+        let ledger = Ledger::create(&Place::File(path.clone()), targets.iter()).unwrap();
+        ledger.set(1, Mark::Frozen);
+        assert_eq!(ledger.get(1), Some(Mark::Frozen));
+        assert_eq!(ledger.get(2), None);
+        drop(ledger);
+        let entries = read(&path).unwrap().unwrap();
+        assert_eq!(entries.len(), 2);
+        assert_eq!(entries[0].mark, Mark::Planned);
+        assert_eq!(entries[1].mark, Mark::Frozen);
+        assert_eq!(entries[1].mount_point, Path::new("/sp ace\n"));
+        assert_eq!(entries[1].source, "/dev/sd a\\");
+    }
+
+    #[test]
+    fn a_removed_record_is_gone_and_garbage_is_refused() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("ledger");
+        let ledger = Ledger::create(&Place::File(path.clone()), [].iter()).unwrap();
+        ledger.remove();
+        assert_eq!(read(&path).unwrap(), None);
+        fs::write(&path, "F 8:1\n").unwrap();
+        assert_eq!(read(&path).unwrap_err().kind(), io::ErrorKind::InvalidData);
+    }
+
+    #[test]
+    fn a_ledger_in_memory_can_be_read_through_its_descriptor() {
+        let ledger = Ledger::create(&Place::Memory, [target(3, "/x")].iter()).unwrap();
+        ledger.set(0, Mark::Freezing);
+        let entries = read_from(ledger.file().try_clone().unwrap()).unwrap();
+        assert_eq!(entries[0].mark, Mark::Freezing);
+    }
+}

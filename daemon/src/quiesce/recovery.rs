@@ -1,0 +1,157 @@
+//! Thawing what an earlier agent left frozen, by the ledger's record or by name.
+
+use std::io;
+use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
+
+use hvutil_sys::freeze;
+
+use super::backend::Target;
+use super::error::with_causes;
+use super::handle::Handle;
+use super::ledger;
+use crate::filesystems::text::printable;
+use crate::filesystems::{Plan, Policy, Scan, ScanError, scan};
+
+/// What became of one file system.
+#[derive(Debug)]
+pub struct Outcome {
+    /// Which: its mount point, or its device where it has none.
+    pub name: String,
+    /// What was done, or why it could not be.
+    pub result: Result<Thaw, String>,
+}
+
+/// How a thaw went.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Thaw {
+    /// It was frozen, and is not any more.
+    Thawed,
+    /// It was not frozen.
+    NotFrozen,
+}
+
+/// Why nothing could be tried.
+#[derive(Debug, thiserror::Error)]
+pub enum RecoveryError {
+    /// The record cannot be read.
+    #[error("the ledger {path} cannot be read; 'hv-vssd thaw --all' does not need it")]
+    Ledger {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// The mount table cannot be read.
+    #[error("the file systems of this machine cannot be listed")]
+    Scan(#[from] ScanError),
+}
+
+/// Thaws what the ledger at `path` has on record as frozen, in reverse order; removes it when nothing is left.
+///
+/// A file system is found by its superblock, through whichever mount of it there is now, or through its device.
+///
+/// # Errors
+/// [`RecoveryError`]; a file system that cannot be thawed is an [`Outcome`], and does not stop the others.
+pub fn by_ledger(path: &Path) -> Result<Vec<Outcome>, RecoveryError> {
+    let entries = match ledger::read(path) {
+        Ok(Some(entries)) => entries,
+        Ok(None) => return Ok(Vec::new()),
+        Err(source) => {
+            let path = path.to_owned();
+            return Err(RecoveryError::Ledger { path, source });
+        }
+    };
+    let scan = scan()?;
+    let mut outcomes = Vec::new();
+    for entry in entries
+        .into_iter()
+        .rev()
+        .filter(|entry| entry.mark.wants_thaw())
+    {
+        let name = if entry.mount_point.as_os_str().is_empty() {
+            printable(&entry.source)
+        } else {
+            printable(&entry.mount_point)
+        };
+        let mut target = Target::from(entry);
+        target.mounts = ways(&scan, &target);
+        outcomes.push(Outcome {
+            name,
+            result: thaw(&target),
+        });
+    }
+    if outcomes.iter().all(|outcome| outcome.result.is_ok()) {
+        let _ = std::fs::remove_file(path);
+    }
+    Ok(outcomes)
+}
+
+/// Thaws the file systems mounted at these paths.
+///
+/// # Errors
+/// As [`by_ledger`].
+pub fn by_paths(paths: &[PathBuf]) -> Result<Vec<Outcome>, RecoveryError> {
+    let scan = scan()?;
+    let outcome = |path: &PathBuf| {
+        // Not resolved in the file system: that would look up a path on what is frozen.
+        let mount = scan
+            .mounts
+            .iter()
+            .rev()
+            .find(|mount| mount.mount_point == *path);
+        let result = mount
+            .ok_or_else(|| {
+                "nothing is mounted there: name a mount point as 'hv-vssd plan' shows it".to_owned()
+            })
+            .and_then(|mount| {
+                thaw(&Target {
+                    dev: mount.dev,
+                    fstype: mount.fstype.clone(),
+                    source: PathBuf::from(&mount.source),
+                    mounts: vec![(mount.id, mount.mount_point.clone())],
+                })
+            });
+        Outcome {
+            name: printable(path),
+            result,
+        }
+    };
+    Ok(paths.iter().map(outcome).collect())
+}
+
+/// Thaws every file system that a checkpoint would freeze, in reverse order.
+///
+/// # Errors
+/// As [`by_ledger`].
+pub fn all() -> Result<Vec<Outcome>, RecoveryError> {
+    let plan = Plan::new(&scan()?, &Policy::default());
+    let outcome = |target: Target| Outcome {
+        name: target.to_string(),
+        result: thaw(&target),
+    };
+    Ok(plan
+        .superblocks()
+        .rev()
+        .map(Target::from)
+        .map(outcome)
+        .collect())
+}
+
+fn thaw(target: &Target) -> Result<Thaw, String> {
+    let handle = Handle::open(target).map_err(|error| with_causes(&error))?;
+    match freeze::thaw(handle.as_fd()) {
+        Ok(()) => Ok(Thaw::Thawed),
+        Err(error) if error.raw_os_error() == Some(libc::EINVAL) => Ok(Thaw::NotFrozen),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+fn ways(scan: &Scan, target: &Target) -> Vec<(u64, PathBuf)> {
+    scan.mounts
+        .iter()
+        .filter(|mount| mount.dev == target.dev && mount.fstype == target.fstype)
+        .map(|mount| (mount.id, mount.mount_point.clone()))
+        .collect()
+}
