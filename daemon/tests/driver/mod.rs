@@ -1,0 +1,178 @@
+//! The driver's end of the channel, played over `SOCK_SEQPACKET` pairs; each opening of the device makes a new pair.
+
+#![allow(
+    dead_code,
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a helper of a test fails by panicking, like the test itself"
+)]
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+use std::sync::mpsc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use hv_vssd::agent::{Agent, session};
+use hv_vssd::quiesce::Limits;
+use hv_vssd::telemetry::Gate;
+use hvutil_sys::device::Channel;
+use hvutil_sys::vss::{MESSAGE_SIZE, Operation, Reply, Request, Status};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
+use tokio::sync::oneshot;
+use zerocopy::IntoBytes;
+
+use super::double::{Double, PATIENCE};
+
+pub(crate) struct Driver {
+    fd: Option<OwnedFd>,
+    opened: mpsc::Receiver<OwnedFd>,
+    shutdown: Option<oneshot::Sender<()>>,
+    agent: Option<thread::JoinHandle<Result<(), String>>>,
+}
+
+impl Driver {
+    /// Starts an agent on `double` and takes its registration.
+    pub(crate) fn start(double: &Double) -> Self {
+        Self::start_with(double, PATIENCE, double.gate())
+    }
+
+    /// With a hold limit and a log of its own.
+    pub(crate) fn start_with(double: &Double, hold: Duration, gate: Gate) -> Self {
+        let (offer, opened) = mpsc::channel();
+        let (shutdown, asked_to_end) = oneshot::channel();
+        let double = double.clone();
+        let agent = thread::spawn(move || {
+            serve(&double, hold, gate, offer, async {
+                drop(asked_to_end.await)
+            })
+        });
+        let mut driver = Self {
+            fd: None,
+            opened,
+            shutdown: Some(shutdown),
+            agent: Some(agent),
+        };
+        driver.take_registration();
+        driver
+    }
+
+    /// Waits for the agent to open the device and to register, and acknowledges.
+    pub(crate) fn take_registration(&mut self) {
+        let fd = self.opened.recv_timeout(PATIENCE).unwrap();
+        self.fd = Some(fd);
+        let registration = self.receive().unwrap();
+        assert_eq!(registration, [129, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
+        self.send(&129_u32.to_ne_bytes());
+    }
+
+    pub(crate) fn ask(&self, operation: Operation) {
+        self.send(Request::new(operation).as_bytes());
+    }
+
+    pub(crate) fn request(&self, operation: Operation) -> Status {
+        self.ask(operation);
+        self.answer()
+    }
+
+    pub(crate) fn answer(&self) -> Status {
+        let bytes = self.receive().unwrap();
+        assert_eq!(bytes.len(), MESSAGE_SIZE);
+        let code = Reply::decode(&bytes).unwrap().code();
+        assert!(bytes.iter().skip(4).all(|byte| *byte == 0), "{bytes:?}");
+        match code {
+            0 => Status::Ok,
+            0x8000_4005 => Status::Fail,
+            code => panic!("no host knows {code:#x}"),
+        }
+    }
+
+    pub(crate) fn send(&self, bytes: &[u8]) {
+        let fd = self.fd.as_ref().unwrap();
+        assert_eq!(nix::unistd::write(fd, bytes).unwrap(), bytes.len());
+    }
+
+    /// What the agent sends next; `None` when it has closed the channel.
+    pub(crate) fn receive(&self) -> Option<Vec<u8>> {
+        let fd = self.fd.as_ref().unwrap();
+        let timeout = PollTimeout::try_from(PATIENCE).unwrap();
+        let mut fds = [PollFd::new(fd.as_fd(), PollFlags::POLLIN)];
+        assert_eq!(poll(&mut fds, timeout).unwrap(), 1, "the agent is silent");
+        let mut buffer = [0; 64];
+        match nix::unistd::read(fd, &mut buffer) {
+            Ok(0) | Err(nix::Error::ECONNRESET) => None,
+            result => Some(buffer.iter().take(result.unwrap()).copied().collect()),
+        }
+    }
+
+    /// The service goes away.
+    pub(crate) fn hang_up(&mut self) {
+        self.fd = None;
+    }
+
+    /// Asks the agent to end, without waiting for it.
+    pub(crate) fn ask_to_end(&mut self) {
+        self.shutdown.take().unwrap().send(()).unwrap();
+    }
+
+    /// Waits for the agent's end.
+    pub(crate) fn join(&mut self) -> Result<(), String> {
+        let agent = self.agent.take().unwrap();
+        let deadline = Instant::now() + PATIENCE;
+        while !agent.is_finished() {
+            assert!(Instant::now() < deadline, "the agent does not end");
+            thread::sleep(Duration::from_millis(2));
+        }
+        agent.join().unwrap()
+    }
+}
+
+impl Drop for Driver {
+    fn drop(&mut self) {
+        self.shutdown = None;
+        self.fd = None;
+        if let Some(agent) = self.agent.take() {
+            if !thread::panicking() {
+                agent.join().unwrap().unwrap();
+            }
+        }
+    }
+}
+
+fn serve(
+    double: &Double,
+    hold: Duration,
+    gate: Gate,
+    offer: mpsc::Sender<OwnedFd>,
+    shutdown: impl Future<Output = ()>,
+) -> Result<(), String> {
+    let engine_limits = Limits {
+        flush: PATIENCE,
+        freeze: PATIENCE,
+    };
+    let engine = hv_vssd::quiesce::Engine::new(double.clone(), engine_limits, gate);
+    let limits = session::Limits {
+        freeze_request: PATIENCE,
+        hold,
+    };
+    let opener = Box::new(move || {
+        let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+        let (ours, theirs) =
+            socketpair(AddressFamily::Unix, SockType::SeqPacket, None, flags).unwrap();
+        match offer.send(ours) {
+            Ok(()) => Ok(Channel::from_fd(theirs)),
+            // Nobody is there to play the driver any more.
+            Err(_) => Channel::open(Path::new("/nonexistent")),
+        }
+    });
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_io()
+        .enable_time()
+        .build()
+        .unwrap();
+    runtime.block_on(async {
+        let agent = Agent::start(engine, limits, opener).map_err(|error| error.to_string())?;
+        agent.run(shutdown).await.map_err(|error| error.to_string())
+    })
+}
