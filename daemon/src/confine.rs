@@ -26,15 +26,15 @@ pub const GUARDIAN: [Capability; 1] = [Capability::CAP_SYS_ADMIN];
 const REQUIRED: [Capability; 2] = [Capability::CAP_SYS_ADMIN, Capability::CAP_DAC_READ_SEARCH];
 
 /// Locks the process in memory, and marks it as one that write-back depends on. The threads it starts inherit both.
+/// Then drops every capability but `kept`, for good: no program it could start would get them back.
 ///
-/// A machine that allows neither is noted and served all the same.
-pub fn stay_in_memory() {
-    // Otherwise a thread started later, without CAP_IPC_LOCK, would find no memory it may lock.
-    if let Err(error) = setrlimit(Resource::RLIMIT_MEMLOCK, RLIM_INFINITY, RLIM_INFINITY) {
-        tracing::warn!(
-            "the limit of locked memory cannot be lifted ({error}): memory is not locked"
-        );
-        return;
+/// Called before any thread is started, since capabilities are a thread's own. A machine that does not allow all of
+/// it is noted and served all the same.
+pub fn confine(kept: &[Capability]) {
+    let mut kept: CapsHashSet = kept.iter().copied().collect();
+    // Otherwise a thread started later, without CAP_IPC_LOCK, would find no memory that it may lock.
+    if setrlimit(Resource::RLIMIT_MEMLOCK, RLIM_INFINITY, RLIM_INFINITY).is_err() {
+        kept.insert(Capability::CAP_IPC_LOCK);
     }
     if let Err(error) = memory::lock_all() {
         tracing::warn!(
@@ -44,6 +44,7 @@ pub fn stay_in_memory() {
     if let Err(error) = memory::set_io_flusher() {
         tracing::debug!("the kernel does not mark this process as an I/O flusher: {error}");
     }
+    drop_capabilities(kept);
 }
 
 /// Whether the process may do what the agent does.
@@ -59,19 +60,12 @@ pub fn require_capabilities() -> Result<(), MissingCapability> {
     Ok(())
 }
 
-/// Drops every capability but `kept`, for good: no program it could start would get them back.
-///
-/// Called before any thread is started, since capabilities are a thread's own.
-pub fn drop_capabilities(kept: &[Capability]) {
+fn drop_capabilities(wanted: CapsHashSet) {
     if let Err(error) = nix::sys::prctl::set_no_new_privs() {
         tracing::warn!("privileges cannot be given up for good: {error}");
     }
     let permitted = caps::read(None, CapSet::Permitted).unwrap_or_default();
-    let kept: CapsHashSet = kept
-        .iter()
-        .copied()
-        .filter(|capability| permitted.contains(capability))
-        .collect();
+    let kept: CapsHashSet = wanted.intersection(&permitted).copied().collect();
     for capability in caps::all() {
         if !kept.contains(&capability) {
             // Capabilities the kernel does not know cannot be dropped, and need not be.

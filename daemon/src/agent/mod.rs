@@ -19,10 +19,13 @@ use self::session::{Action, Event, Session, State};
 use self::worker::Worker;
 use crate::quiesce::error::with_causes;
 use crate::quiesce::{Backend, Engine};
-use crate::telemetry::service;
+use crate::telemetry::{Gate, service};
 
 /// The driver acknowledges a registration from within the write; this bounds a driver that does not.
 const REGISTER_LIMIT: Duration = Duration::from_secs(5);
+
+/// How often a log that takes no records is tried again.
+const LOG_RETRY: Duration = Duration::from_secs(1);
 
 /// Why the agent cannot serve.
 #[derive(Debug, thiserror::Error)]
@@ -53,6 +56,7 @@ pub struct Agent {
     channel: Option<AsyncFd<Channel>>,
     opener: OpenerBox,
     worker: Worker,
+    gate: Gate,
     pending: VecDeque<Event>,
     complained: bool,
 }
@@ -75,7 +79,9 @@ impl Agent {
         limits: session::Limits,
         opener: Opener,
     ) -> Result<Self, StartError> {
+        let gate = engine.gate();
         let mut agent = Self {
+            gate,
             session: Session::new(limits, Instant::now()),
             channel: None,
             opener: OpenerBox(opener),
@@ -110,6 +116,11 @@ impl Agent {
                 }
                 event = next_message(self.channel.as_ref()) => event,
                 () = sleep_until(self.session.deadline()) => Event::Tick,
+                // Only while a stopped reader keeps the log waiting.
+                () = tokio::time::sleep(LOG_RETRY), if self.gate.has_backlog() => {
+                    self.gate.drain();
+                    continue;
+                }
             };
             self.feed(event);
         }

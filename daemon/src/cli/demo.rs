@@ -34,7 +34,7 @@ pub(super) fn main(arguments: &Arguments) -> CommandResult {
     } else {
         tracing::Level::WARN
     };
-    let gate = Gate::new(std::io::stderr());
+    let gate = Gate::stderr();
     log::init(level, false, gate.clone())?;
     let interrupted = watch_signals()?;
     let options = Options {

@@ -25,10 +25,9 @@ pub(super) fn main(arguments: &Arguments) -> CommandResult {
     log::init(
         tracing::Level::INFO,
         log::stderr_is_journal(),
-        Gate::new(io::stderr()),
+        Gate::stderr(),
     )?;
-    confine::stay_in_memory();
-    confine::drop_capabilities(&confine::GUARDIAN);
+    confine::confine(&confine::GUARDIAN);
     let socket = io::stdin().as_fd().try_clone_to_owned()?;
     process::run(socket, arguments.agent)
         .map_err(|error| format!("guardian: {}", quiesce::error::with_causes(&error)).into())

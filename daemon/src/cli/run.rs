@@ -1,6 +1,5 @@
 //! `hv-vssd run`: the service.
 
-use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -36,7 +35,7 @@ pub(super) struct Arguments {
 
 pub(super) fn main(arguments: &Arguments) -> CommandResult {
     let config = Config::load(arguments.config.config.as_deref())?;
-    let gate = Gate::new(io::stderr());
+    let gate = Gate::stderr();
     let level = if arguments.verbose {
         tracing::Level::DEBUG
     } else {
@@ -44,8 +43,7 @@ pub(super) fn main(arguments: &Arguments) -> CommandResult {
     };
     log::init(level, log::stderr_is_journal(), gate.clone())?;
     confine::require_capabilities()?;
-    confine::stay_in_memory();
-    confine::drop_capabilities(&confine::AGENT);
+    confine::confine(&confine::AGENT);
     recover();
     let device = arguments.device.clone();
     // This thread lives as long as the agent: its end is what the guardian watches for.

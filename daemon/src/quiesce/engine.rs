@@ -87,6 +87,11 @@ impl<B: Backend> Engine<B> {
         self
     }
 
+    /// The gate that holds the log back during a hold.
+    pub fn gate(&self) -> Gate {
+        self.gate.clone()
+    }
+
     /// What makes a freeze at work give up, from another thread.
     pub fn signal(&self) -> Arc<Signal> {
         Arc::clone(&self.signal)

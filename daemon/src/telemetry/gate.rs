@@ -1,8 +1,10 @@
 //! The log gate: while anything is frozen, log records wait in memory, because the log may lie on what is frozen.
 
 use std::io::{self, Write};
+use std::os::fd::AsFd;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use tracing_subscriber::fmt::MakeWriter;
 
 /// Bytes of log kept during a hold; set aside before the first freeze.
@@ -16,6 +18,8 @@ pub struct Gate {
 
 struct Inner {
     output: Box<dyn Write + Send>,
+    /// Whether a record can be written without waiting.
+    ready: Box<dyn Fn() -> bool + Send>,
     closed: u32,
     kept: Vec<u8>,
     overflowed: u64,
@@ -29,12 +33,27 @@ pub struct Closed {
 }
 
 impl Gate {
-    /// A gate in front of `output`.
+    /// A gate in front of `output`, which takes records without waiting.
     #[must_use]
     pub fn new(output: impl Write + Send + 'static) -> Self {
+        Self::with(output, || true)
+    }
+
+    /// A gate in front of standard error. A reader that has stopped, such as a stopped journal, is never waited for:
+    /// records are kept, within the same bound, until it takes them.
+    #[must_use]
+    pub fn stderr() -> Self {
+        Self::with(io::stderr(), stderr_is_ready)
+    }
+
+    fn with(
+        output: impl Write + Send + 'static,
+        ready: impl Fn() -> bool + Send + 'static,
+    ) -> Self {
         Self {
             inner: Arc::new(Mutex::new(Inner {
                 output: Box::new(output),
+                ready: Box::new(ready),
                 closed: 0,
                 kept: Vec::new(),
                 overflowed: 0,
@@ -54,6 +73,21 @@ impl Gate {
     #[must_use]
     pub fn is_closed(&self) -> bool {
         self.lock().closed > 0
+    }
+
+    /// Whether records wait although nothing is held, because the reader takes none.
+    #[must_use]
+    pub fn has_backlog(&self) -> bool {
+        let inner = self.lock();
+        inner.closed == 0 && !inner.kept.is_empty()
+    }
+
+    /// Tries to write what waits.
+    pub fn drain(&self) {
+        let mut inner = self.lock();
+        if inner.closed == 0 {
+            inner.release();
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -80,6 +114,9 @@ impl Drop for Closed {
 impl Inner {
     fn put(&mut self, record: &[u8]) {
         if self.closed == 0 {
+            self.release();
+        }
+        if self.closed == 0 && self.kept.is_empty() && (self.ready)() {
             // A log that cannot be written must not stop the agent.
             let _ = self.output.write_all(record);
         } else if self.kept.len() + record.len() <= CAPACITY {
@@ -89,16 +126,43 @@ impl Inner {
         }
     }
 
+    /// Writes what was kept, a line at a time, as long as the reader takes it.
     fn release(&mut self) {
-        let kept = std::mem::take(&mut self.kept);
-        let _ = self.output.write_all(&kept);
+        let mut written = 0;
+        while let Some(rest) = self.kept.get(written..).filter(|rest| !rest.is_empty()) {
+            if !(self.ready)() {
+                break;
+            }
+            let end = rest
+                .iter()
+                .position(|byte| *byte == b'\n')
+                .map_or(rest.len(), |end| end + 1);
+            let _ = self.output.write_all(rest.get(..end).unwrap_or(rest));
+            written += end;
+        }
+        self.kept.drain(..written);
+        if !self.kept.is_empty() {
+            return;
+        }
+        // The room for a hold is not kept between holds.
+        self.kept = Vec::new();
         let overflowed = std::mem::take(&mut self.overflowed);
         if overflowed > 0 {
             let _ = writeln!(
                 self.output,
-                "{overflowed} log records of the hold did not fit into memory and are lost"
+                "{overflowed} log records did not fit into memory while none could be written, and are lost"
             );
         }
+    }
+}
+
+fn stderr_is_ready() -> bool {
+    let stderr = io::stderr();
+    let mut fds = [PollFd::new(stderr.as_fd(), PollFlags::POLLOUT)];
+    match poll(&mut fds, PollTimeout::ZERO) {
+        Ok(ready) => ready > 0,
+        // What cannot be polled is tried.
+        Err(_) => true,
     }
 }
 
@@ -180,9 +244,30 @@ mod tests {
         let text = output.text();
         assert!(text.len() < CAPACITY + 200);
         assert!(
-            text.ends_with("3 log records of the hold did not fit into memory and are lost\n"),
+            text.ends_with(
+                "3 log records did not fit into memory while none could be written, and are lost\n"
+            ),
             "{}",
             &text[text.len() - 100..]
         );
+    }
+
+    #[test]
+    fn a_reader_that_takes_nothing_is_not_waited_for_and_gets_all_later() {
+        use std::sync::atomic::{AtomicBool, Ordering};
+        let output = Shared::default();
+        let ready = Arc::new(AtomicBool::new(false));
+        let theirs = Arc::clone(&ready);
+        let gate = Gate::with(output.clone(), move || theirs.load(Ordering::SeqCst));
+        let log = |text: &str| gate.make_writer().write_all(text.as_bytes()).unwrap();
+        log("one\n");
+        log("two\n");
+        assert_eq!(output.text(), "");
+        assert!(gate.has_backlog());
+        ready.store(true, Ordering::SeqCst);
+        gate.drain();
+        log("three\n");
+        assert_eq!(output.text(), "one\ntwo\nthree\n");
+        assert!(!gate.has_backlog());
     }
 }
