@@ -79,16 +79,16 @@ scenario! {
 /// A loop file on ext4, dm-crypt over a loop file, and a loop file two levels deep.
 const STACK: &str = "
     stack() { truncate -s $3 $1; losetup $2 $1; }
-    modprobe loop; modprobe dm-crypt; mknod -m 600 /dev/mapper/x c 10 236 2>/dev/null || true
+    modprobe loop; modprobe dm-crypt
     stack /mnt/ext4/inner.img /dev/loop0 24M
-    mke2fs -q -t ext4 /dev/loop0; mkdir -p /mnt/inner; mount -t ext4 /dev/loop0 /mnt/inner
+    /sbin/mke2fs -q -t ext4 /dev/loop0; mkdir -p /mnt/inner; mount -t ext4 /dev/loop0 /mnt/inner
     stack /mnt/inner/deep.img /dev/loop1 12M
-    mke2fs -q -t ext4 /dev/loop1; mkdir -p /mnt/deep; mount -t ext4 /dev/loop1 /mnt/deep
+    /sbin/mke2fs -q -t ext4 /dev/loop1; mkdir -p /mnt/deep; mount -t ext4 /dev/loop1 /mnt/deep
     stack /mnt/ext4/crypt.img /dev/loop2 12M
     key=000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f
     dmsetup create secret --table \"0 24576 crypt aes-xts-plain64 $key 0 /dev/loop2 0\"
     dmsetup mknodes
-    mke2fs -q -t ext4 /dev/mapper/secret; mkdir -p /mnt/secret
+    /sbin/mke2fs -q -t ext4 /dev/mapper/secret; mkdir -p /mnt/secret
     mount -t ext4 /dev/mapper/secret /mnt/secret";
 
 scenario! {
@@ -179,10 +179,9 @@ scenario! {
         guest.sh("cd /mnt; odd=$(printf 'a b\\tc\\nd\\\\e'); mkdir \"$odd\"; mount -t ext4 /dev/vdb \"$odd\"; ln -s \"$odd\" odd
             name=$(printf '%0200d' 7); deep=/run/deep
             for i in 1 2 3 4 5 6 7 8 9 10 11 12 13 14; do deep=$deep/$name; done
-            mkdir -p $deep/lower $deep/mount; cd $deep
-            mount -t overlay -o lowerdir=$deep/lower none $deep/mount || { mkdir other; mount -t overlay -o lowerdir=$deep/lower:$deep/other none $deep/mount; }
-            cd /mnt; touch ext4/file file socket; mount --bind ext4/file file
-            nc -l -U ext4/socket 2>/dev/null & sleep 0")?;
+            mkdir -p $deep/lower $deep/mount /run/upper /run/work
+            mount -t overlay -o lowerdir=$deep/lower,upperdir=/run/upper,workdir=/run/work none $deep/mount
+            touch ext4/file file; mount --bind ext4/file file")?;
         guest.make_socket("/mnt/ext4/sock")?;
         guest.sh("touch /mnt/sock; mount --bind /mnt/ext4/sock /mnt/sock")?;
         let longest = guest.read("/proc/self/mountinfo")?.lines().map(str::len).max();

@@ -14,7 +14,7 @@ use crate::error::{BedError, BedResult, Context};
 const BOOT_MODULES: [&str; 3] = ["virtio_pci", "virtio_blk", "virtio_console"];
 
 /// Loaded by the kernel when a scenario mounts or maps something.
-const MODULES: [&str; 25] = [
+const MODULES: [&str; 24] = [
     "xfs",
     "btrfs",
     "vfat",
@@ -31,7 +31,6 @@ const MODULES: [&str; 25] = [
     "dm_crypt",
     "xts",
     "ecb",
-    "aesni_intel",
     "aes_generic",
     "crc32c_generic",
     "fuse",

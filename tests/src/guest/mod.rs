@@ -8,6 +8,8 @@ mod trace;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use nix::sys::signal::Signal;
+
 use crate::assets::{self, Kernel};
 use crate::error::{BedError, BedResult, Context};
 use crate::host::Host;
@@ -202,7 +204,7 @@ impl Guest {
     ///
     /// # Errors
     /// There is no such process.
-    pub fn signal(&self, job: &str, signal: nix::sys::signal::Signal) -> BedResult<()> {
+    pub fn signal(&self, job: &str, signal: Signal) -> BedResult<()> {
         self.call(Call::Signal {
             job: job.into(),
             signal: signal as i32,
@@ -239,6 +241,19 @@ impl Guest {
             what: format!("a first record in {directory}"),
             limit: COMMAND_LIMIT,
         })
+    }
+
+    /// Pauses the writer in a directory between two instructions, or lets it go on.
+    ///
+    /// # Errors
+    /// There is none.
+    pub fn pause_writer(&self, directory: &str, pause: bool) -> BedResult<()> {
+        let signal = if pause {
+            Signal::SIGSTOP
+        } else {
+            Signal::SIGCONT
+        };
+        self.signal(&format!("writer {directory}"), signal)
     }
 
     /// The state of the writer in a directory.

@@ -65,7 +65,7 @@ impl Qemu {
             .args(["-machine", &format!("pc,accel={}", accelerator())])
             .args([
                 "-cpu",
-                "qemu64,+ssse3,+sse4.1,+sse4.2,+popcnt,+aes,+rdrand,+rdseed",
+                "qemu64,+ssse3,+sse4.1,+sse4.2,+popcnt,+rdrand,+rdseed",
             ])
             .args(["-smp", "2", "-m", "768"])
             .arg("-kernel")
@@ -75,7 +75,7 @@ impl Qemu {
             .args([
                 "-append",
                 "console=ttyS0 loglevel=6 panic=-1 mitigations=off tsc=reliable \
-                 random.trust_cpu=on hung_task_timeout_secs=0",
+                 random.trust_cpu=on",
             ])
             .args(["-serial", &format!("file:{}", console.display())])
             .args(["-device", "virtio-serial-pci"]);

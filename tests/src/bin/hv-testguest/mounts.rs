@@ -37,7 +37,7 @@ pub(crate) fn unserved(kind: &str, at: &str) -> io::Result<()> {
         (device.into(), options)
     } else {
         let (reader, writer) = nix::unistd::pipe()?;
-        let group = nix::unistd::getpgrp();
+        let group = std::process::id();
         let options = format!(
             "fd={},pgrp={group},minproto=5,maxproto=5,direct",
             writer.as_raw_fd()
