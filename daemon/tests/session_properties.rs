@@ -159,7 +159,7 @@ impl World {
                 Operation::FREEZE => assert!(self.frozen, "FREEZE: success, yet not frozen"),
                 Operation::THAW => assert!(!self.frozen, "THAW: success, yet still frozen"),
                 Operation::HOT_BACKUP => {}
-                _ => panic!("success for {operation}"),
+                _ => unreachable!("success for {operation}"),
             }
         }
     }

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::backend::{Backend, Target};
 use super::error::FreezeError;
+use super::faults;
 use super::guardian::Guard;
 use super::hold::Hold;
 use super::ledger::{Ledger, Place};
@@ -135,6 +136,7 @@ impl<B: Backend> Engine<B> {
 
     /// `false` when a file system appeared meanwhile, and all was thawed again.
     fn try_freeze(&mut self) -> Result<bool, FreezeError> {
+        faults::reach("plan");
         let mut hold = self.prepare()?;
         let result = self.freeze_all(&mut hold);
         let complete = match result {
@@ -155,7 +157,9 @@ impl<B: Backend> Engine<B> {
     }
 
     fn freeze_all(&mut self, hold: &mut Hold<B>) -> Result<(), FreezeError> {
+        faults::reach("flush");
         hold.flush(self.limits.flush)?;
+        faults::reach("arm");
         let targets = hold.stages.iter().flatten().map(|slot| slot.target());
         let ledger = Ledger::create(&self.place, targets).map_err(FreezeError::Ledger)?;
         let ledger = Arc::new(ledger);
@@ -168,14 +172,19 @@ impl<B: Backend> Engine<B> {
             guard.arm(&ledger, &hold.handles(&self.backend), limit)?;
         }
         hold.gate = Some(self.gate.close());
-        hold.freeze(self.limits.freeze, self.foreign)
+        faults::reach("freeze");
+        hold.freeze(self.limits.freeze, self.foreign)?;
+        faults::reach("frozen");
+        Ok(())
     }
 
     /// Thaws everything, stops at no error, and tells how the checkpoint went; `None` when nothing was held.
     pub fn thaw(&mut self) -> Option<Report> {
         let mut hold = self.hold.take()?;
         hold.report.hold = hold.frozen_at.elapsed();
+        faults::reach("thaw");
         hold.thaw();
+        faults::reach("thawed");
         self.stuck = hold.unreturned();
         self.settle();
         Some(hold.finish())

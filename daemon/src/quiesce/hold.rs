@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use super::backend::Backend;
 use super::error::{FreezeError, ThawError, with_causes};
+use super::faults;
 use super::pool::Pool;
 use super::report::{FileSystemReport, Report};
 use super::signal::{Signal, Waited};
@@ -136,6 +137,7 @@ impl<B: Backend> Hold<B> {
                     return Err(FreezeError::FreezeLimit(name, limit));
                 }
             }
+            faults::reach("stage");
             for slot in stage {
                 match slot.take_failure() {
                     None => {}

@@ -23,6 +23,8 @@ pub fn init(
     gate: Gate,
 ) -> Result<(), tracing_subscriber::util::TryInitError> {
     use tracing_subscriber::util::SubscriberInitExt;
+    // The default hook would write past the gate, and wait there for a frozen log before anything is thawed.
+    std::panic::set_hook(Box::new(|panic| tracing::error!("internal error: {panic}")));
     tracing_subscriber::fmt()
         .with_max_level(level)
         .with_writer(gate)

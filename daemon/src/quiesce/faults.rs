@@ -1,0 +1,44 @@
+//! Marks the boundaries between phases for the fault bench. Release builds carry nothing of it: the feature
+//! `fault-points` is for test builds alone.
+//!
+//! `HV_VSSD_FAULT=POINT=ACTION` makes the process do something the first time it comes to POINT: `kill` (SIGKILL),
+//! `stop` (SIGSTOP), `term` (SIGTERM), `panic`, `sleep` (for 3 s, so that a fault from outside can be timed).
+
+/// The boundaries, in the order of a checkpoint.
+pub const POINTS: [&str; 8] = [
+    "plan", "flush", "arm", "freeze", "stage", "frozen", "thaw", "thawed",
+];
+
+/// The process comes to a boundary.
+#[cfg(not(feature = "fault-points"))]
+#[inline]
+pub fn reach(_point: &'static str) {}
+
+/// The process comes to a boundary.
+#[cfg(feature = "fault-points")]
+#[expect(clippy::panic, reason = "a panic is one of the faults to be tried")]
+pub fn reach(point: &'static str) {
+    use nix::sys::signal::{Signal, kill};
+    use std::sync::Once;
+    static FIRED: Once = Once::new();
+    let Some(fault) = std::env::var_os("HV_VSSD_FAULT") else {
+        return;
+    };
+    let fault = fault.to_string_lossy();
+    let Some((_, action)) = fault.split_once('=').filter(|(wanted, _)| *wanted == point) else {
+        return;
+    };
+    let mut fire = false;
+    FIRED.call_once(|| fire = true);
+    if !fire {
+        return;
+    }
+    let signal = match action {
+        "kill" => Signal::SIGKILL,
+        "stop" => Signal::SIGSTOP,
+        "term" => Signal::SIGTERM,
+        "panic" => panic!("a fault was asked for at {point}"),
+        _ => return std::thread::sleep(std::time::Duration::from_secs(3)),
+    };
+    let _ = kill(nix::unistd::Pid::this(), signal);
+}
