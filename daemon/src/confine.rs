@@ -2,7 +2,7 @@
 
 use caps::{CapSet, Capability, CapsHashSet};
 use hvutil_sys::memory;
-use nix::sys::resource::{RLIM_INFINITY, Resource, setrlimit};
+use nix::sys::resource::{RLIM_INFINITY, Resource, getrlimit, setrlimit};
 
 /// The process may not do what the agent does.
 #[derive(Debug, thiserror::Error)]
@@ -35,6 +35,10 @@ pub fn confine(kept: &[Capability]) {
     // Otherwise a thread started later, without CAP_IPC_LOCK, would find no memory that it may lock.
     if setrlimit(Resource::RLIMIT_MEMLOCK, RLIM_INFINITY, RLIM_INFINITY).is_err() {
         kept.insert(Capability::CAP_IPC_LOCK);
+    }
+    // Several descriptors for each file system: the usual soft limit would bound their number.
+    if let Ok((_, most)) = getrlimit(Resource::RLIMIT_NOFILE) {
+        let _ = setrlimit(Resource::RLIMIT_NOFILE, most, most);
     }
     if let Err(error) = memory::lock_all() {
         tracing::warn!(
