@@ -45,6 +45,11 @@ fn fault() -> impl Strategy<Value = (Op, Fs, Fault)> {
     (op, 1..12_u32, kind)
 }
 
+/// Seldom any: each is waited for.
+fn foreign() -> impl Strategy<Value = Vec<Fs>> {
+    prop_oneof![40 => Just(vec![]), 1 => prop::collection::vec(1..8_u32, 1..3)]
+}
+
 /// A made-up EINVAL says that it was not frozen; a kernel says so only when that is true.
 fn is_true_to_the_kernel((op, _, fault): &(Op, Fs, Fault)) -> bool {
     !(*op == Op::Thaw && *fault == Fault::Errno(libc::EINVAL))
@@ -76,13 +81,13 @@ fn assert_order(double: &Double, stages: &[Vec<Fs>]) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 400, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 300, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn nothing_of_ours_stays_frozen_and_nothing_of_others_is_thawed(
         sizes in prop::collection::vec(1..4_usize, 1..4),
         faults in prop::collection::vec(fault().prop_filter("a kernel's", is_true_to_the_kernel), 0..6),
-        foreign in prop::collection::btree_set(1..12_u32, 0..2),
+        foreign in foreign(),
         thaw in any::<bool>(),
     ) {
         let stages = stages(&sizes);

@@ -7,7 +7,7 @@ mod double;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use double::{Double, Entry, Fault, Op, PATIENCE};
+use double::{Double, Entry, Fault, Op, PATIENCE, limits};
 use hv_vssd::quiesce::error::with_causes;
 use hv_vssd::quiesce::{Engine, FreezeError};
 
@@ -78,11 +78,17 @@ fn a_freeze_that_returns_once_the_others_are_thawed_is_thawed_before_the_error_i
 fn a_stuck_freeze_that_fails_in_the_end_is_not_thawed() {
     let double = Double::new(&[&[1], &[2]]);
     double.fault(Op::Freeze, 2, Fault::Stuck);
-    let mut engine = double.engine_within(LIMIT);
-    assert!(engine.freeze().is_err());
+    let engine = double.engine();
+    let signal = engine.signal();
+    let freeze = freeze_aside(engine);
+    double.wait_for(Entry::Begun(Op::Freeze, 2));
+    signal.abort();
+    double.wait_for(Entry::Done(Op::Thaw, 1, 0));
     double.freeze_by_someone_else(2);
     double.release(Op::Freeze, 2);
-    double.wait_for(Entry::Done(Op::Freeze, 2, libc::EBUSY));
+    let (mut engine, result) = freeze.join().unwrap();
+    assert!(matches!(result, Err(FreezeError::Aborted)), "{result:?}");
+    signal.reset();
     double.until("a freeze to be judged by the file system again", |_| {
         matches!(engine.freeze(), Err(FreezeError::Foreign(_)))
     });
@@ -177,11 +183,7 @@ fn nothing_is_written_to_the_log_from_the_first_freeze_to_the_last_thaw() {
     use tracing_subscriber::fmt::MakeWriter;
     let double = Double::new(&[&[1], &[2]]);
     let gate = double.gate();
-    let limits = hv_vssd::quiesce::Limits {
-        flush: PATIENCE,
-        freeze: PATIENCE,
-    };
-    let mut engine = Engine::new(double.clone(), limits, gate.clone());
+    let mut engine = Engine::new(double.clone(), limits(PATIENCE), gate.clone());
     let log = || gate.make_writer().write_all(b"a record\n").unwrap();
     log();
     engine.freeze().unwrap();
@@ -203,11 +205,7 @@ fn after_a_freeze_that_failed_the_log_is_open_again() {
     let double = Double::new(&[&[1], &[2]]);
     double.fault(Op::Freeze, 2, Fault::Errno(libc::EIO));
     let gate = double.gate();
-    let limits = hv_vssd::quiesce::Limits {
-        flush: PATIENCE,
-        freeze: PATIENCE,
-    };
-    let mut engine = Engine::new(double.clone(), limits, gate.clone());
+    let mut engine = Engine::new(double.clone(), limits(PATIENCE), gate.clone());
     assert!(engine.freeze().is_err());
     assert!(!gate.is_closed());
     gate.make_writer().write_all(b"the cause\n").unwrap();

@@ -174,11 +174,7 @@ impl Double {
     }
 
     pub(crate) fn engine_within(&self, freeze: Duration) -> Engine<Self> {
-        let limits = Limits {
-            flush: PATIENCE,
-            freeze,
-        };
-        Engine::new(self.clone(), limits, self.gate())
+        Engine::new(self.clone(), limits(freeze), self.gate())
     }
 
     pub(crate) fn gate(&self) -> Gate {
@@ -280,6 +276,15 @@ impl Backend for Double {
 
     fn thaw(&self, fs: &Fs) -> io::Result<()> {
         self.call(Op::Thaw, *fs)
+    }
+}
+
+/// With `freeze` for all `FIFREEZE`s together, and nothing else in the way.
+pub(crate) fn limits(freeze: Duration) -> Limits {
+    Limits {
+        flush: PATIENCE,
+        freeze,
+        hold: PATIENCE,
     }
 }
 

@@ -14,7 +14,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use hv_vssd::agent::{Agent, session};
-use hv_vssd::quiesce::Limits;
+use hv_vssd::quiesce::Engine;
 use hv_vssd::telemetry::Gate;
 use hvutil_sys::device::Channel;
 use hvutil_sys::vss::{MESSAGE_SIZE, Operation, Reply, Request, Status};
@@ -147,11 +147,7 @@ fn serve(
     offer: mpsc::Sender<OwnedFd>,
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), String> {
-    let engine_limits = Limits {
-        flush: PATIENCE,
-        freeze: PATIENCE,
-    };
-    let engine = hv_vssd::quiesce::Engine::new(double.clone(), engine_limits, gate);
+    let engine = Engine::new(double.clone(), super::double::limits(PATIENCE), gate);
     let limits = session::Limits {
         freeze_request: PATIENCE,
         hold,
