@@ -204,7 +204,7 @@ fn stage_of(plan: &Plan) -> HashMap<DeviceNumber, usize> {
 }
 
 fn assert_each_once(scan: &Scan, plan: &Plan) {
-    let table: BTreeSet<DeviceNumber> = scan.mounts.iter().map(|mount| mount.dev).collect();
+    let table: BTreeSet<DeviceNumber> = scan.all_mounts().map(|mount| mount.dev).collect();
     let left_out = plan.left_out.iter().map(|left_out| left_out.dev);
     let mut planned: Vec<DeviceNumber> = plan
         .superblocks()

@@ -1,6 +1,6 @@
 //! Golden cases: each folder of `golden/` is a guest as its kernel tells it, with the plan expected for it.
 //!
-//! `proc/`, `sys/` and `dev` (lines of a path and a device number) are read in place of the system's own, `policy.toml` is optional;
+//! `proc/` (with `123/{ns/mnt,mountinfo,root,comm}` for processes of other mount namespaces), `sys/` and `dev` (lines of a path and a device number) are read in place of the system's own, `policy.toml` is optional;
 //! `plan.expected` is what a person sees, `plan.expected.json` (optional) what a program gets. `UPDATE_GOLDEN=1` writes them anew.
 
 // A helper of a test fails by panicking, like the test itself.
@@ -77,9 +77,9 @@ fn nodes(file: &Path) -> BTreeMap<PathBuf, DeviceNumber> {
         .collect()
 }
 
-/// Every superblock of the table is in the plan once.
+/// Every superblock of the tables is in the plan once.
 fn assert_complete(scan: &Scan, plan: &Plan, case: &Path) {
-    let table: BTreeSet<DeviceNumber> = scan.mounts.iter().map(|mount| mount.dev).collect();
+    let table: BTreeSet<DeviceNumber> = scan.all_mounts().map(|mount| mount.dev).collect();
     let left_out = plan.left_out.iter().map(|left_out| left_out.dev);
     let mut planned: Vec<DeviceNumber> = plan
         .superblocks()
