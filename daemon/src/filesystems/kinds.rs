@@ -43,6 +43,16 @@ impl Kind {
             _ => Self::Freezable,
         }
     }
+
+    /// Whether a file system of this kind has blocks, and so may be opened to be frozen or flushed.
+    pub(crate) const fn has_blocks(self) -> bool {
+        matches!(self, Self::CannotFreeze | Self::Freezable)
+    }
+
+    /// Whether looking up a path on a mount of this kind, of type `fstype`, could wait for a server, a process or an automount.
+    pub(crate) fn may_block(self, fstype: &str) -> bool {
+        matches!(self, Self::Remote | Self::Fuse) || fstype == "autofs"
+    }
 }
 
 #[cfg(test)]

@@ -2,19 +2,22 @@
 //!
 //! ```text
 //! /proc/self/mountinfo ─ mountinfo::parse ┐
+//! /proc/PID/{ns/mnt,mountinfo} ─ namespaces┤
 //! /sys/dev/block ─ blockdev ──────────────┼─ scan() → Scan ─ Plan::new(&Scan, &Policy) → Plan → engine, render_table, JSON
 //! /dev, /proc/filesystems ────────────────┘
 //! ```
 //!
-//! [`scan()`] does all the input and opens no mount point; [`mountinfo`] and [`plan`] are pure.
+//! [`scan()`] does all the input and opens no mount point; [`TableWatch`] tells what was mounted since; [`mountinfo`] and [`plan`] are pure.
 
 pub mod blockdev;
 pub mod device;
 mod found;
 mod kinds;
 pub mod mountinfo;
+pub mod namespaces;
 pub mod plan;
 pub mod policy;
+pub mod processes;
 pub mod reason;
 pub mod scan;
 mod serialize;
@@ -24,13 +27,17 @@ mod stages;
 pub mod table;
 pub mod text;
 mod tree;
+pub mod watch;
 
 pub use blockdev::BlockDevice;
 pub use device::DeviceNumber;
 pub use mountinfo::Mount;
+pub use namespaces::Namespace;
 pub use plan::{Candidate, LeftOut, Plan, Superblock};
 pub use policy::Policy;
+pub use processes::Process;
 pub use reason::Reason;
 pub use scan::{DeviceNodes, Roots, Scan, ScanError, scan, scan_below};
 pub use served::ServedBy;
 pub use table::render_table;
+pub use watch::TableWatch;

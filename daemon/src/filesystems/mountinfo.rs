@@ -158,6 +158,16 @@ pub fn parse(table: &[u8]) -> Result<Vec<Mount>, ParseError> {
     Ok(mounts)
 }
 
+/// The superblock and the mount point, its escapes not undone, of each line: enough to see whether a table tells anything new. `None` for a line that
+/// [`parse`] refuses.
+pub(crate) fn skim(table: &[u8]) -> impl Iterator<Item = Option<(DeviceNumber, &[u8])>> {
+    table.split_inclusive(|byte| *byte == b'\n').map(|line| {
+        let mut fields = line.strip_suffix(b"\n")?.split(|byte| *byte == b' ');
+        let dev = std::str::from_utf8(fields.nth(2)?).ok()?.parse().ok()?;
+        Some((dev, fields.nth(1)?))
+    })
+}
+
 fn first_option(options: &[u8]) -> &[u8] {
     options
         .split(|byte| *byte == b',')

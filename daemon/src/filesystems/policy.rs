@@ -12,7 +12,8 @@ use super::mountinfo::Mount;
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Policy {
-    /// Leaves out the file systems mounted exactly here, with all their other mounts.
+    /// Leaves out the file systems mounted exactly here, with all their other mounts. What is mounted at such a path only in another mount namespace, a
+    /// container's, is not meant; name its type or its device.
     pub exclude_mount_points: Vec<PathBuf>,
     /// Leaves out types, as mountinfo names them: `xfs`.
     pub exclude_types: Vec<String>,
@@ -22,9 +23,9 @@ pub struct Policy {
 }
 
 impl Policy {
-    /// Whether this mount of a superblock is named.
-    pub(crate) fn excludes(&self, mount: &Mount) -> bool {
-        self.exclude_mount_points.contains(&mount.mount_point)
+    /// Whether this mount of a superblock is named; `here` for a mount of our own namespace.
+    pub(crate) fn excludes(&self, mount: &Mount, here: bool) -> bool {
+        here && self.exclude_mount_points.contains(&mount.mount_point)
             || self.exclude_types.contains(&mount.fstype)
             || self
                 .exclude_devices

@@ -13,6 +13,7 @@ use super::blockdev::{BlockDevice, Sysfs};
 use super::device::DeviceNumber;
 use super::kinds::Kind;
 use super::mountinfo::{self, Mount};
+use super::namespaces::{Namespace, read_others};
 
 /// Everything a plan is made from, at one moment.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -25,12 +26,35 @@ pub struct Scan {
     pub members: BTreeMap<DeviceNumber, Vec<DeviceNumber>>,
     /// The block devices that [`Scan::members`] names, and all beneath those. A device that is missing here is unknown.
     pub devices: BTreeMap<DeviceNumber, BlockDevice>,
+    /// The mount namespaces of other processes, those that tell anything new.
+    pub namespaces: Vec<Namespace>,
+    /// Mount points of all other namespaces, as far as ours does not have them, with the superblocks mounted there. An image set up in a container has a path
+    /// as of that container's root, and nothing tells which container that is.
+    pub elsewhere: BTreeMap<PathBuf, BTreeSet<DeviceNumber>>,
+    /// Processes whose mount namespace could not be found out or not be read: without CAP_SYS_PTRACE all that are more privileged than we are.
+    pub unread_processes: usize,
+}
+
+impl Scan {
+    /// All mounts: ours, and those of the other namespaces that tell anything new.
+    pub fn all_mounts(&self) -> impl Iterator<Item = &Mount> {
+        let others = self.namespaces.iter().flat_map(|other| &other.mounts);
+        self.mounts.iter().chain(others)
+    }
+
+    pub(crate) fn kind_of(&self, mount: &Mount) -> Kind {
+        Kind::of(&mount.fstype, |name| self.nodev.contains(name))
+    }
+
+    pub(crate) fn may_block(&self, mount: &Mount) -> bool {
+        self.kind_of(mount).may_block(&mount.fstype)
+    }
 }
 
 /// Where to read; anything but the system's own is for tests.
 #[derive(Debug, Clone)]
 pub struct Roots {
-    /// The proc file system; `self/mountinfo` and `filesystems` are read there.
+    /// The proc file system; `filesystems` and of each process `mountinfo`, `ns/mnt`, `root` and `comm` are read there.
     pub proc: PathBuf,
     /// The sys file system.
     pub sys: PathBuf,
@@ -84,10 +108,11 @@ pub enum ScanError {
     },
 }
 
-/// Reads the mount table of this process and the devices beneath it, in time linear in the number of mounts.
+/// Reads the mount tables of this process and of all other namespaces, and the devices beneath them, in time linear in the number of mounts and processes.
 ///
 /// # Errors
-/// When the mount table or the list of types cannot be read in full. What is missing in sysfs is no error; the plan then places the superblock with care.
+/// When a mount table or the list of types cannot be read in full. A process that is gone, or may not be looked into, is no error ([`Scan::unread_processes`]);
+/// neither is what is missing in sysfs: the plan then places the superblock with care.
 pub fn scan() -> Result<Scan, ScanError> {
     scan_below(&Roots::default())
 }
@@ -98,7 +123,8 @@ pub fn scan() -> Result<Scan, ScanError> {
 /// As for [`scan`].
 pub fn scan_below(roots: &Roots) -> Result<Scan, ScanError> {
     let table = roots.proc.join("self/mountinfo");
-    let mounts = mountinfo::parse(&read(&table)?).map_err(|source| ScanError::Mountinfo {
+    let bytes = read(&table)?;
+    let mounts = mountinfo::parse(&bytes).map_err(|source| ScanError::Mountinfo {
         path: table.clone(),
         source,
     })?;
@@ -107,9 +133,31 @@ pub fn scan_below(roots: &Roots) -> Result<Scan, ScanError> {
     }
     let nodev = nodev_types(&read(&roots.proc.join("filesystems"))?);
     let kind_of = |mount: &Mount| Kind::of(&mount.fstype, |name| nodev.contains(name));
-    let unsafe_places: Vec<&Path> = mounts
+    let others = read_others(&roots.proc, (&bytes, &mounts), &kind_of)?;
+    let mut scan = Scan {
+        mounts,
+        namespaces: others.namespaces,
+        elsewhere: others.elsewhere,
+        unread_processes: others.unread_processes,
+        nodev,
+        ..Scan::default()
+    };
+    (scan.members, scan.devices) = block_devices(&scan, roots);
+    Ok(scan)
+}
+
+/// The devices of each superblock, and what is beneath them.
+fn block_devices(
+    scan: &Scan,
+    roots: &Roots,
+) -> (
+    BTreeMap<DeviceNumber, Vec<DeviceNumber>>,
+    BTreeMap<DeviceNumber, BlockDevice>,
+) {
+    let unsafe_places: Vec<&Path> = scan
+        .mounts
         .iter()
-        .filter(|mount| mount.mount_point.starts_with("/dev") && may_block(mount, kind_of(mount)))
+        .filter(|mount| mount.mount_point.starts_with("/dev") && scan.may_block(mount))
         .map(|mount| mount.mount_point.as_path())
         .collect();
     let resolve = |path: &Path| match unsafe_places.iter().any(|place| path.starts_with(place)) {
@@ -118,9 +166,8 @@ pub fn scan_below(roots: &Roots) -> Result<Scan, ScanError> {
     };
     let mut sysfs = Sysfs::new(&roots.sys, &resolve);
     let mut members = BTreeMap::new();
-    for mount in &mounts {
-        let has_blocks = matches!(kind_of(mount), Kind::CannotFreeze | Kind::Freezable);
-        if !has_blocks || members.contains_key(&mount.dev) {
+    for mount in scan.all_mounts() {
+        if !scan.kind_of(mount).has_blocks() || members.contains_key(&mount.dev) {
             continue;
         }
         let on = devices_of(mount, &mut sysfs, &resolve);
@@ -129,18 +176,7 @@ pub fn scan_below(roots: &Roots) -> Result<Scan, ScanError> {
         }
         members.insert(mount.dev, on);
     }
-    let devices = sysfs.into_devices();
-    Ok(Scan {
-        mounts,
-        nodev,
-        members,
-        devices,
-    })
-}
-
-/// Whether looking up a path on this mount could wait for a server, a process or an automount.
-fn may_block(mount: &Mount, kind: Kind) -> bool {
-    matches!(kind, Kind::Remote | Kind::Fuse) || mount.fstype == "autofs"
+    (members, sysfs.into_devices())
 }
 
 /// The block devices a superblock lies on.

@@ -44,20 +44,23 @@ impl Serialize for Plan {
             })
             .collect();
         let left_out: Vec<_> = self.left_out.iter().map(left_out).collect();
-        let mut plan = serializer.serialize_struct("Plan", 2)?;
+        let mut plan = serializer.serialize_struct("Plan", 3)?;
         plan.serialize_field("superblocks", &superblocks)?;
         plan.serialize_field("left_out", &left_out)?;
+        plan.serialize_field("unread_processes", &self.unread_processes)?;
         plan.end()
     }
 }
 
 impl Serialize for Candidate {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut mount = serializer.serialize_struct("Candidate", 4)?;
+        let mut mount = serializer.serialize_struct("Candidate", 6)?;
         mount.serialize_field("id", &self.id)?;
         mount.serialize_field("mount_point", &self.mount_point.to_string_lossy())?;
         mount.serialize_field("root", &self.root.to_string_lossy())?;
         mount.serialize_field("hidden", &self.hidden)?;
+        mount.serialize_field("through_server", &self.through_server)?;
+        mount.serialize_field("namespace_of", &self.via)?;
         mount.end()
     }
 }

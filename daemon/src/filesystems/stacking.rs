@@ -30,6 +30,10 @@ pub(crate) struct Facts {
     pub(crate) unknown: bool,
     /// Superblocks that may hold its files, should a mount have come over them since.
     pub(super) maybe_on: Vec<usize>,
+    /// Superblocks that may hold its files, should these be meant as another mount namespace sees them.
+    elsewhere: Vec<usize>,
+    /// What its files may be on in another namespace is served, at whatever depth.
+    pub(super) maybe_served: bool,
 }
 
 /// What every superblock stands on, without circles.
@@ -53,6 +57,7 @@ impl<'a> Stacking<'a> {
             upwards: Vec::new(),
         };
         let mut possible = Vec::new();
+        let mut guessed: Vec<(usize, Vec<usize>)> = Vec::new();
         for (from, node) in nodes.iter().enumerate() {
             let (files, facts) = beneath(scan, node);
             if let Some(own) = stacking.facts.get_mut(from) {
@@ -67,6 +72,8 @@ impl<'a> Stacking<'a> {
                 let mut seen = BTreeSet::new();
                 holders.retain(|holder| seen.insert(*holder));
                 possible.push((from, holders));
+                let others = elsewhere(scan, file).filter_map(|dev| index.get(dev).copied());
+                guessed.push((from, others.filter(|other| seen.insert(*other)).collect()));
             }
         }
         for (from, holders) in &possible {
@@ -75,6 +82,12 @@ impl<'a> Stacking<'a> {
         // What certainly holds a file goes before what only may: a circle is then closed by a guess.
         for (from, holders) in &possible {
             stacking.place_maybe(*from, holders);
+        }
+        for (from, holders) in guessed {
+            stacking.place_maybe(from, &holders);
+            if let Some(facts) = stacking.facts.get_mut(from) {
+                facts.elsewhere.extend(holders);
+            }
         }
         stacking.upwards = stacking.sort();
         stacking.pass_upwards();
@@ -159,6 +172,16 @@ impl<'a> Stacking<'a> {
         order
     }
 
+    /// Whether a file on this superblock comes from a server, or may do so.
+    fn is_served(&self, index: usize) -> bool {
+        let serves = |node: &Node<'_>| matches!(node.kind, Kind::Fuse | Kind::Remote);
+        self.nodes.get(index).is_some_and(serves)
+            || self
+                .facts
+                .get(index)
+                .is_some_and(|facts| facts.served.is_some() || facts.maybe_served)
+    }
+
     /// Whoever stands on something served, or unknown, is so too.
     fn pass_upwards(&mut self) {
         for index in &self.upwards {
@@ -166,6 +189,7 @@ impl<'a> Stacking<'a> {
                 continue;
             };
             let (mut served, mut unknown) = (own.served, own.unknown);
+            let mut maybe_served = own.elsewhere.iter().any(|below| self.is_served(*below));
             for below in &own.on {
                 let (Some(facts), Some(node)) = (self.facts.get(*below), self.nodes.get(*below))
                 else {
@@ -177,12 +201,20 @@ impl<'a> Stacking<'a> {
                     _ => facts.served,
                 });
                 unknown |= facts.unknown;
+                maybe_served |= facts.maybe_served;
             }
             if let Some(own) = self.facts.get_mut(*index) {
-                (own.served, own.unknown) = (served, unknown);
+                (own.served, own.unknown, own.maybe_served) = (served, unknown, maybe_served);
             }
         }
     }
+}
+
+/// The superblocks that other namespaces, and not ours, have mounted above `file`.
+fn elsewhere<'a>(scan: &'a Scan, file: &'a Path) -> impl Iterator<Item = &'a DeviceNumber> {
+    file.ancestors()
+        .filter_map(|point| scan.elsewhere.get(point))
+        .flatten()
 }
 
 /// The files that a superblock stands on, through all of its block devices, and what these tell about it.
@@ -215,5 +247,7 @@ fn beneath<'a>(scan: &'a Scan, node: &Node<'a>) -> (Vec<&'a Path>, Facts) {
         files.extend(device.backing_file.as_deref());
         todo.extend(&device.below);
     }
+    // The file may lie in a namespace that could not be looked into.
+    facts.unknown |= !files.is_empty() && scan.unread_processes > 0;
     (files, facts)
 }

@@ -62,11 +62,13 @@ impl Stacking<'_> {
         let mut groups: Vec<Group> = self
             .facts
             .iter()
-            .map(|facts| match (facts.served, facts.unknown) {
-                (Some(_), _) => Group::Served,
-                (None, true) => Group::Unknown,
-                (None, false) => Group::Local,
-            })
+            .map(
+                |facts| match (facts.served, facts.unknown || facts.maybe_served) {
+                    (Some(_), _) => Group::Served,
+                    (None, true) => Group::Unknown,
+                    (None, false) => Group::Local,
+                },
+            )
             .collect();
         let Some(root) = root.filter(|root| self.nodes.get(*root).is_some_and(|node| node.staged))
         else {

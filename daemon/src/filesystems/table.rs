@@ -67,7 +67,9 @@ pub fn render_table(plan: &Plan, all: bool) -> String {
                 &left_out.source,
                 all,
             );
-            [at, fstype, device, left_out.reason.to_string()]
+            let why = std::iter::once(left_out.reason.to_string());
+            let why: Vec<String> = why.chain(namespace(&left_out.mounts)).collect();
+            [at, fstype, device, why.join("; ")]
         })
         .collect();
     if !left_out.is_empty() {
@@ -79,7 +81,18 @@ pub fn render_table(plan: &Plan, all: bool) -> String {
         );
     }
     summarise(&mut out, &folded);
+    match plan.unread_processes {
+        0 => {}
+        1 => out.push_str(&unread("The mount namespace of 1 process")),
+        count => out.push_str(&unread(&format!(
+            "The mount namespaces of {count} processes"
+        ))),
+    }
     out
+}
+
+fn unread(whose: &str) -> String {
+    format!("\n{whose} could not be looked into: what is mounted only there is missing here.\n")
 }
 
 fn names(
@@ -125,17 +138,26 @@ fn note(plan: &Plan, superblock: &Superblock, all: bool) -> String {
     if superblock.beneath_unknown {
         notes.push("what is beneath is unknown".to_owned());
     }
+    notes.extend(namespace(&superblock.mounts));
     notes.extend(mounts(&superblock.mounts));
     notes.join("; ")
 }
 
+/// Whose mount namespace the best mount is in, if not in ours.
+fn namespace(mounts: &[Candidate]) -> Option<String> {
+    let process = mounts.first()?.via.as_ref()?;
+    Some(format!("in the mount namespace of {process}"))
+}
+
 fn mounts(mounts: &[Candidate]) -> Option<String> {
-    let hidden = mounts.iter().all(|mount| mount.hidden);
-    match (hidden, mounts.len()) {
-        (true, _) => Some("hidden under another mount".to_owned()),
-        (false, 0 | 1) => None,
-        (false, 2) => Some("and 1 more mount".to_owned()),
-        (false, count) => Some(format!("and {} more mounts", count - 1)),
+    let all_hidden = mounts.iter().all(|mount| mount.hidden);
+    let none_open = !mounts.iter().any(Candidate::is_open);
+    match (all_hidden, none_open, mounts.len()) {
+        (true, _, _) => Some("hidden under another mount".to_owned()),
+        (false, true, _) => Some("its path leads over a server or an automount".to_owned()),
+        (false, false, 0 | 1) => None,
+        (false, false, 2) => Some("and 1 more mount".to_owned()),
+        (false, false, count) => Some(format!("and {} more mounts", count - 1)),
     }
 }
 
@@ -203,35 +225,5 @@ fn columns<const N: usize>(out: &mut String, titles: [&str; N], rows: &[[String;
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_long_path_loses_its_middle_only() {
-        assert_eq!(shorten("/short".into(), false), "/short");
-        let long = format!("/var/lib/{}/merged", "x".repeat(64));
-        let short = shorten(long.clone(), false);
-        assert_eq!(short.chars().count(), WIDEST);
-        assert!(short.starts_with("/var/lib/xxx…") && short.ends_with("/merged"));
-        assert_eq!(shorten(long.clone(), true), long);
-    }
-
-    #[test]
-    fn an_empty_plan_says_so() {
-        assert_eq!(
-            render_table(&Plan::default(), false),
-            "Nothing is frozen: no writable local file system can be.\n"
-        );
-    }
-
-    #[test]
-    fn columns_are_aligned_by_characters() {
-        let mut out = String::new();
-        columns(
-            &mut out,
-            ["A", "B"],
-            &[["ä".into(), "1".into()], ["bb".into(), "2".into()]],
-        );
-        assert_eq!(out, "  A   B\n  ä   1\n  bb  2\n");
-    }
-}
+#[path = "table_tests.rs"]
+mod tests;

@@ -1,6 +1,6 @@
 //! The mount table as a tree: which mounts a path look-up reaches, and on which one a path lies (`Documentation/filesystems/path-lookup.rst`). Pure.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
@@ -12,17 +12,19 @@ pub(crate) struct MountTree<'a> {
     /// By the parent's id and the mount point.
     children: HashMap<(u64, &'a [u8]), Vec<usize>>,
     hidden: Vec<bool>,
+    through_server: Vec<bool>,
     /// By mount point: the mount that look-ups reach first, then the one mounted last.
     at: HashMap<&'a [u8], Vec<usize>>,
 }
 
 impl<'a> MountTree<'a> {
-    /// Linear in the number of mounts, times the depth of their paths.
-    pub(crate) fn new(mounts: &'a [Mount]) -> Self {
+    /// Linear in the number of mounts, times the depth of their paths. `may_block` tells the mounts on which a look-up could wait for ever.
+    pub(crate) fn new(mounts: &'a [Mount], may_block: impl Fn(&Mount) -> bool) -> Self {
         let mut tree = Self {
             mounts,
             children: HashMap::with_capacity(mounts.len()),
             hidden: Vec::new(),
+            through_server: Vec::new(),
             at: HashMap::with_capacity(mounts.len()),
         };
         for (index, mount) in mounts.iter().enumerate() {
@@ -33,7 +35,9 @@ impl<'a> MountTree<'a> {
                 .push(index);
             tree.at.entry(point).or_default().push(index);
         }
-        tree.hidden = tree.find_hidden();
+        let parents = tree.parents();
+        tree.hidden = tree.find_hidden(&parents);
+        tree.through_server = tree.find_through_server(&parents, may_block);
         let hidden = &tree.hidden;
         for stacked in tree.at.values_mut() {
             stacked.sort_by_key(|index| (is_set(hidden, *index), std::cmp::Reverse(*index)));
@@ -44,6 +48,16 @@ impl<'a> MountTree<'a> {
     /// Whether another mount covers this one, so that its path leads elsewhere.
     pub(crate) fn is_hidden(&self, index: usize) -> bool {
         is_set(&self.hidden, index)
+    }
+
+    /// Whether looking up this mount's path could wait for a server, a process or an automount.
+    pub(crate) fn is_through_server(&self, index: usize) -> bool {
+        is_set(&self.through_server, index)
+    }
+
+    /// Whether this mount can be opened by its path, and without waiting for anybody.
+    pub(crate) fn is_open(&self, index: usize) -> bool {
+        !self.is_hidden(index) && !self.is_through_server(index)
     }
 
     /// The mounts on which a file of this path may lie: first the one that a look-up reaches, then, as a mount may have come over the file since it was
@@ -62,41 +76,63 @@ impl<'a> MountTree<'a> {
         reached.into_iter().chain(others).collect()
     }
 
-    fn find_hidden(&self) -> Vec<bool> {
+    /// The parent of each mount, where it is in the table.
+    fn parents(&self) -> Vec<Option<usize>> {
         let by_id: HashMap<u64, usize> = self
             .mounts
             .iter()
             .enumerate()
             .map(|(index, mount)| (mount.id, index))
             .collect();
-        let parent = |index: usize| {
-            let parent = by_id.get(&self.mounts.get(index)?.parent)?;
-            (*parent != index).then_some(*parent)
-        };
-        // None: not known yet. A chain of parents is climbed once; a circle, which no kernel writes, ends where it closes.
-        let mut reached: Vec<Option<bool>> = vec![None; self.mounts.len()];
-        for start in 0..self.mounts.len() {
-            let mut chain = Vec::new();
-            let mut next = Some(start);
-            while let Some(index) = next.filter(|index| reached.get(*index) == Some(&None)) {
-                if let Some(state) = reached.get_mut(index) {
-                    *state = Some(true);
-                }
-                chain.push(index);
-                next = parent(index);
-            }
-            let mut ok = next.is_none_or(|index| reached.get(index) != Some(&Some(false)));
-            for index in chain.into_iter().rev() {
-                ok = ok && !self.is_passed_by(index, parent(index));
-                if let Some(state) = reached.get_mut(index) {
-                    *state = Some(ok);
-                }
-            }
-        }
-        reached
+        self.mounts
+            .iter()
+            .enumerate()
+            .map(|(index, mount)| {
+                let parent = by_id.get(&mount.parent)?;
+                (*parent != index).then_some(*parent)
+            })
+            .collect()
+    }
+
+    fn find_hidden(&self, parents: &[Option<usize>]) -> Vec<bool> {
+        let passed_by = climb(parents, |index, parent| self.is_passed_by(index, parent));
+        passed_by
             .into_iter()
             .enumerate()
-            .map(|(index, reached)| reached == Some(false) || self.is_covered(index))
+            .map(|(index, passed_by)| passed_by || self.is_covered(index))
+            .collect()
+    }
+
+    /// Whether the look-up of each mount's path comes over a mount that may block, be it on its way or at its end.
+    fn find_through_server(
+        &self,
+        parents: &[Option<usize>],
+        may_block: impl Fn(&Mount) -> bool,
+    ) -> Vec<bool> {
+        let blocks: Vec<bool> = self.mounts.iter().map(may_block).collect();
+        let server_points: HashSet<&[u8]> = self
+            .mounts
+            .iter()
+            .zip(&blocks)
+            .filter(|(_, blocks)| **blocks)
+            .map(|(mount, _)| bytes(&mount.mount_point))
+            .collect();
+        if server_points.is_empty() {
+            return vec![false; self.mounts.len()];
+        }
+        let below = climb(parents, |_, parent| {
+            parent.is_some_and(|parent| is_set(&blocks, parent))
+        });
+        // The path of a hidden mount leads over those that hide it.
+        let misled = |index: usize, mount: &Mount| {
+            self.is_hidden(index)
+                && ancestors(bytes(&mount.mount_point)).any(|point| server_points.contains(point))
+        };
+        self.mounts
+            .iter()
+            .zip(below)
+            .enumerate()
+            .map(|(index, (mount, below))| below || misled(index, mount))
             .collect()
     }
 
@@ -133,6 +169,31 @@ impl<'a> MountTree<'a> {
     }
 }
 
+/// For each mount, whether `holds` for it or for any of those it lies on. A chain of parents is climbed once; a circle, which no kernel writes, ends where it closes.
+fn climb(parents: &[Option<usize>], holds: impl Fn(usize, Option<usize>) -> bool) -> Vec<bool> {
+    let parent = |index: usize| parents.get(index).copied().flatten();
+    let mut known: Vec<Option<bool>> = vec![None; parents.len()];
+    for start in 0..parents.len() {
+        let mut chain = Vec::new();
+        let mut next = Some(start);
+        while let Some(index) = next.filter(|index| known.get(*index) == Some(&None)) {
+            if let Some(state) = known.get_mut(index) {
+                *state = Some(false);
+            }
+            chain.push(index);
+            next = parent(index);
+        }
+        let mut held = next.is_some_and(|index| known.get(index) == Some(&Some(true)));
+        for index in chain.into_iter().rev() {
+            held = held || holds(index, parent(index));
+            if let Some(state) = known.get_mut(index) {
+                *state = Some(held);
+            }
+        }
+    }
+    known.into_iter().map(|held| held == Some(true)).collect()
+}
+
 fn is_set(flags: &[bool], index: usize) -> bool {
     flags.get(index).copied().unwrap_or(false)
 }
@@ -142,7 +203,7 @@ fn bytes(path: &Path) -> &[u8] {
 }
 
 /// `/a/b`, `/a`, `/`.
-fn ancestors(path: &[u8]) -> impl Iterator<Item = &[u8]> {
+pub(crate) fn ancestors(path: &[u8]) -> impl Iterator<Item = &[u8]> {
     std::iter::successors(Some(path), |path| {
         if path.len() <= 1 {
             return None;
@@ -155,101 +216,5 @@ fn ancestors(path: &[u8]) -> impl Iterator<Item = &[u8]> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::filesystems::mountinfo::parse;
-
-    const NONE: [u64; 0] = [];
-
-    fn table(mounts: &[(u64, u64, &str)]) -> Vec<Mount> {
-        let lines: String = mounts
-            .iter()
-            .map(|(id, parent, point)| {
-                format!("{id} {parent} 8:{id} / {point} rw - ext4 /dev/sda{id} rw\n")
-            })
-            .collect();
-        parse(lines.as_bytes()).unwrap()
-    }
-
-    fn hidden(mounts: &[(u64, u64, &str)]) -> Vec<u64> {
-        let mounts = table(mounts);
-        let tree = MountTree::new(&mounts);
-        (0..mounts.len())
-            .filter(|index| tree.is_hidden(*index))
-            .map(|index| mounts[index].id)
-            .collect()
-    }
-
-    #[test]
-    fn a_plain_tree_hides_nothing() {
-        assert_eq!(
-            hidden(&[(1, 0, "/"), (2, 1, "/a"), (3, 2, "/a/b"), (4, 1, "/ab")]),
-            NONE
-        );
-    }
-
-    #[test]
-    fn a_mount_over_a_mount_hides_it_and_what_is_on_it() {
-        assert_eq!(
-            hidden(&[(1, 0, "/"), (2, 1, "/a"), (3, 2, "/a/b"), (4, 2, "/a")]),
-            [2, 3]
-        );
-    }
-
-    #[test]
-    fn a_mount_over_a_parent_directory_hides() {
-        assert_eq!(
-            hidden(&[(1, 0, "/"), (2, 1, "/a/b"), (3, 2, "/a/b/c"), (4, 1, "/a")]),
-            [2, 3]
-        );
-    }
-
-    #[test]
-    fn what_is_mounted_in_the_covering_mount_is_seen() {
-        assert_eq!(
-            hidden(&[(1, 0, "/"), (2, 1, "/a/b"), (3, 1, "/a"), (4, 3, "/a/b")]),
-            [2]
-        );
-    }
-
-    #[test]
-    fn a_root_over_the_root_hides_all_beneath() {
-        assert_eq!(
-            hidden(&[(1, 0, "/"), (2, 1, "/a"), (3, 1, "/"), (4, 3, "/a")]),
-            [1, 2]
-        );
-    }
-
-    #[test]
-    fn the_order_of_the_table_and_circles_do_not_matter() {
-        assert_eq!(
-            hidden(&[(3, 2, "/a/b"), (4, 2, "/a"), (2, 1, "/a"), (1, 0, "/")]),
-            [3, 2]
-        );
-        assert_eq!(hidden(&[(1, 2, "/a"), (2, 1, "/b"), (3, 3, "/c")]), NONE);
-    }
-
-    #[test]
-    fn a_path_lies_on_the_mount_that_a_look_up_reaches() {
-        let mounts = table(&[(1, 0, "/"), (2, 1, "/a"), (3, 2, "/a"), (4, 1, "/ab")]);
-        let tree = MountTree::new(&mounts);
-        let holders = |path: &str| -> Vec<u64> {
-            tree.holders(Path::new(path))
-                .into_iter()
-                .map(|index| mounts[index].id)
-                .collect()
-        };
-        assert_eq!(holders("/a/file"), [3, 2, 1]);
-        assert_eq!(holders("/ab"), [4, 1]);
-        assert_eq!(holders("/abc"), [1]);
-        assert_eq!(holders("relative"), NONE);
-    }
-
-    #[test]
-    fn ten_thousand_stacked_mounts_take_linear_time() {
-        let mounts: Vec<_> = (1..=10_000).map(|id| (id, id - 1, "/a")).collect();
-        let start = std::time::Instant::now();
-        assert_eq!(hidden(&mounts).len(), 9_999);
-        assert!(start.elapsed() < std::time::Duration::from_secs(5));
-    }
-}
+#[path = "tree_tests.rs"]
+mod tests;

@@ -1,0 +1,151 @@
+use std::fs;
+use std::os::unix::fs::symlink;
+
+use super::*;
+
+const OWN: &str = "1 0 8:1 / / rw - ext4 /dev/sda1 rw\n2 1 8:2 / /srv rw - xfs /dev/sda2 rw\n";
+
+/// What is mounted only in the container.
+const CONTAINER: &str = "101 90 0:70 / / rw - overlay overlay rw,upperdir=/up\n\
+     102 101 8:3 / /data rw - ext4 /dev/sdb rw\n103 101 8:2 /d /own rw - xfs /dev/sda2 rw\n";
+
+/// A proc file system in a directory of its own.
+struct Proc(tempfile::TempDir);
+
+impl Proc {
+    fn new() -> Self {
+        // In memory where possible: one test makes 10,000 processes.
+        let dir = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir());
+        let proc = Self(dir.unwrap());
+        proc.process("self", 1, Some(OWN));
+        proc.process("7", 1, None);
+        proc
+    }
+
+    fn process(&self, pid: &str, namespace: u32, table: Option<&str>) {
+        let dir = self.0.path().join(pid);
+        fs::create_dir_all(dir.join("ns")).unwrap();
+        symlink(format!("mnt:[{namespace}]"), dir.join("ns/mnt")).unwrap();
+        if let Some(table) = table {
+            fs::write(dir.join("mountinfo"), table).unwrap();
+        }
+    }
+
+    fn read(&self) -> Result<Others, ScanError> {
+        let own = mountinfo::parse(OWN.as_bytes()).unwrap();
+        let kind_of = |mount: &Mount| Kind::of(&mount.fstype, |name| name == "tmpfs");
+        read_others(self.0.path(), (OWN.as_bytes(), &own), &kind_of)
+    }
+
+    fn seen_by(&self) -> Vec<u32> {
+        let others = self.read().unwrap();
+        let pids = others.namespaces.iter();
+        pids.map(|namespace| namespace.process.pid).collect()
+    }
+}
+
+#[test]
+fn a_namespace_is_read_once_however_many_processes_it_has() {
+    let proc = Proc::new();
+    // Every second process is in one of 50 namespaces that repeat ours, the others are in the container. Any table but the first of each is an error.
+    for pid in 100..10_100_u32 {
+        let (namespace, table, first) = match pid % 2 {
+            0 => (1_000 + pid % 100, OWN, pid < 200),
+            _ => (2, CONTAINER, pid == 101),
+        };
+        let table = if first { table } else { "read again\n" };
+        proc.process(&pid.to_string(), namespace, Some(table));
+    }
+    let start = std::time::Instant::now();
+    let others = proc.read().unwrap();
+    let took = start.elapsed();
+    assert_eq!(others.namespaces.len(), 1);
+    assert_eq!(others.namespaces[0].process.pid, 101);
+    assert_eq!(others.namespaces[0].mounts.len(), 3);
+    assert_eq!(others.unread_processes, 0);
+    assert!(took < std::time::Duration::from_secs(5), "{took:?}");
+}
+
+#[test]
+fn a_repeated_table_is_not_even_parsed() {
+    let proc = Proc::new();
+    // The line has all that tells it to be a repetition, and no more.
+    proc.process("50", 5, Some("1 0 8:1 / /\n"));
+    assert_eq!(proc.seen_by(), [0; 0]);
+    proc.process("60", 6, Some("1 0 8:9 / /\n"));
+    let text = proc.read().unwrap_err().to_string();
+    assert!(text.contains("60/mountinfo: line 1"), "{text}");
+}
+
+#[test]
+fn another_process_stands_in_for_one_that_is_gone() {
+    let proc = Proc::new();
+    proc.process("40", 2, None);
+    proc.process("41", 2, Some(""));
+    proc.process("42", 2, Some(CONTAINER));
+    fs::write(proc.0.path().join("42/comm"), "web\x1b\n").unwrap();
+    let others = proc.read().unwrap();
+    let process = &others.namespaces[0].process;
+    assert_eq!(process.to_string(), "PID 42 (web\\u{1b})");
+    assert_eq!(others.unread_processes, 0);
+}
+
+#[test]
+fn a_process_that_sees_the_whole_namespace_is_preferred() {
+    let proc = Proc::new();
+    proc.process("40", 2, Some("102 101 8:3 /jail / rw - ext4 /dev/sdb rw\n"));
+    symlink("/data/jail", proc.0.path().join("40/root")).unwrap();
+    proc.process("41", 2, Some(CONTAINER));
+    symlink("/", proc.0.path().join("41/root")).unwrap();
+    assert_eq!(proc.seen_by(), [41]);
+}
+
+#[test]
+fn what_may_not_be_looked_into_is_counted() {
+    let proc = Proc::new();
+    // No symbolic link can be read there: ENOTDIR in place of EACCES, which root never gets.
+    fs::create_dir_all(proc.0.path().join("30")).unwrap();
+    fs::write(proc.0.path().join("30/ns"), "").unwrap();
+    // The table is a directory: EISDIR.
+    for pid in ["40", "41"] {
+        proc.process(pid, 2, None);
+        fs::create_dir(proc.0.path().join(pid).join("mountinfo")).unwrap();
+    }
+    // A zombie has no namespace any more.
+    fs::create_dir_all(proc.0.path().join("50")).unwrap();
+    assert_eq!(proc.read().unwrap().unread_processes, 3);
+}
+
+#[test]
+fn what_is_hidden_here_is_looked_for_elsewhere_until_it_is_found() {
+    let hidden = format!("{OWN}3 2 8:4 / /srv rw - ext4 /dev/sdd rw\n");
+    let open = "11 0 8:2 / / rw - xfs /dev/sda2 rw\n";
+    let proc = Proc::new();
+    proc.process("50", 5, Some(&hidden));
+    proc.process("60", 6, Some(open));
+    proc.process("70", 7, Some(open));
+    let own = mountinfo::parse(hidden.as_bytes()).unwrap();
+    let kind_of = |_: &Mount| Kind::Freezable;
+    let others = read_others(proc.0.path(), (hidden.as_bytes(), &own), &kind_of).unwrap();
+    let pids: Vec<u32> = others
+        .namespaces
+        .iter()
+        .map(|other| other.process.pid)
+        .collect();
+    assert_eq!(pids, [60]);
+}
+
+#[test]
+fn mount_points_of_all_other_namespaces_are_gathered() {
+    let proc = Proc::new();
+    proc.process("50", 5, Some(OWN));
+    proc.process(
+        "60",
+        6,
+        Some("11 0 8:1 / / rw - ext4 /dev/sda1 rw\n12 11 8:2 / /a\\040b rw - xfs /dev/sda2 rw\n"),
+    );
+    let others = proc.read().unwrap();
+    assert!(others.namespaces.is_empty());
+    let expected = [("/a b".into(), [DeviceNumber::new(8, 2)].into())];
+    assert_eq!(others.elsewhere, expected.into());
+}
