@@ -1,0 +1,176 @@
+//! Handles on real file systems: what they open, what they refuse, and that a thaw through them reaches its superblock.
+
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
+
+mod scratch;
+
+use std::fs::{self, File};
+use std::path::Path;
+
+use hv_vssd::quiesce::handle::Handle;
+use hvutil_sys::{freeze, mount};
+use nix::mount::{MntFlags, MsFlags, umount2};
+use scratch::{Disk, bind, in_namespace, mount_on, mounts_at};
+
+const TYPES: [&str; 3] = ["ext4", "xfs", "btrfs"];
+
+fn freezes_and_thaws(handle: &Handle, disk: &Disk) {
+    assert!(!disk.is_frozen());
+    freeze::freeze(handle).unwrap();
+    assert!(disk.is_frozen(), "it was another superblock");
+    freeze::thaw(handle).unwrap();
+    assert!(!disk.is_frozen());
+}
+
+#[test]
+fn a_handle_on_a_mount_freezes_its_superblock() {
+    in_namespace("a_handle_on_a_mount_freezes_its_superblock", |place| {
+        for fstype in TYPES {
+            let disk = Disk::new(place, fstype, fstype);
+            let handle = Handle::open(&disk.target(&[&disk.mount_point])).unwrap();
+            freezes_and_thaws(&handle, &disk);
+        }
+    });
+}
+
+#[test]
+fn a_held_disk_can_be_unmounted_and_is_thawed_all_the_same() {
+    in_namespace(
+        "a_held_disk_can_be_unmounted_and_is_thawed_all_the_same",
+        |place| {
+            for fstype in TYPES {
+                let disk = Disk::new(place, fstype, fstype);
+                let handle = Handle::open(&disk.target(&[&disk.mount_point])).unwrap();
+                freeze::freeze(&handle).unwrap();
+                disk.umount().unwrap();
+                freeze::thaw(&handle).unwrap();
+                assert!(!disk.is_frozen(), "{fstype}");
+                mount_on(disk.device(), &disk.mount_point, fstype);
+                fs::write(disk.mount_point.join("file"), "writable").unwrap();
+            }
+        },
+    );
+}
+
+#[test]
+fn a_mount_that_another_one_covers_is_reached_through_its_device() {
+    in_namespace(
+        "a_mount_that_another_one_covers_is_reached_through_its_device",
+        |place| {
+            for fstype in ["ext4", "xfs"] {
+                let disk = Disk::new(place, fstype, fstype);
+                let target = disk.target(&[&disk.mount_point]);
+                let cover = Some("tmpfs");
+                let none = MsFlags::empty();
+                nix::mount::mount(cover, &disk.mount_point, cover, none, None::<&str>).unwrap();
+                let handle = Handle::open(&target).unwrap();
+                freezes_and_thaws(&handle, &disk);
+                umount2(&disk.mount_point, MntFlags::empty()).unwrap();
+            }
+        },
+    );
+}
+
+#[test]
+fn the_parent_of_a_mount_that_vanished_is_never_opened() {
+    in_namespace(
+        "the_parent_of_a_mount_that_vanished_is_never_opened",
+        |place| {
+            let parent = Disk::new(place, "parent", "ext4");
+            let child = Disk::new(&parent.mount_point, "child", "ext4");
+            let mut target = child.target(&[&child.mount_point]);
+            child.umount().unwrap();
+            target.source = "/dev/no-such-disk".into();
+            let error = Handle::open(&target).unwrap_err();
+            let text = hv_vssd::quiesce::error::with_causes(&error);
+            assert!(text.contains("child-mounted"), "{text}");
+            assert!(!text.contains('\n'));
+        },
+    );
+}
+
+#[test]
+fn the_second_mount_is_taken_when_the_first_has_vanished() {
+    in_namespace(
+        "the_second_mount_is_taken_when_the_first_has_vanished",
+        |place| {
+            let disk = Disk::new(place, "disk", "btrfs");
+            let second = place.join("second");
+            fs::create_dir(&second).unwrap();
+            bind(&disk.mount_point, &second);
+            let target = disk.target(&[&disk.mount_point, &second]);
+            assert_eq!(target.mounts.len(), 2);
+            disk.umount().unwrap();
+            let handle = Handle::open(&target).unwrap();
+            freezes_and_thaws(&handle, &disk);
+        },
+    );
+}
+
+#[test]
+fn a_disk_of_which_only_a_file_is_mounted_is_frozen_through_the_file() {
+    in_namespace(
+        "a_disk_of_which_only_a_file_is_mounted_is_frozen_through_the_file",
+        |place| {
+            let disk = Disk::new(place, "disk", "xfs");
+            let (file, elsewhere) = (disk.mount_point.join("file"), place.join("file"));
+            fs::write(&file, "").unwrap();
+            fs::write(&elsewhere, "").unwrap();
+            bind(&file, &elsewhere);
+            let target = disk.target(&[&elsewhere]);
+            disk.umount().unwrap();
+            let handle = Handle::open(&target).unwrap();
+            freezes_and_thaws(&handle, &disk);
+        },
+    );
+}
+
+#[test]
+fn a_disk_of_which_only_a_socket_is_mounted_is_reached_through_its_device() {
+    in_namespace(
+        "a_disk_of_which_only_a_socket_is_mounted_is_reached_through_its_device",
+        |place| {
+            let disk = Disk::new(place, "disk", "ext4");
+            let (socket, elsewhere) = (disk.mount_point.join("s"), place.join("s"));
+            let _listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+            fs::write(&elsewhere, "").unwrap();
+            bind(&socket, &elsewhere);
+            let target = disk.target(&[&elsewhere]);
+            let handle = Handle::open(&target).unwrap();
+            freezes_and_thaws(&handle, &disk);
+        },
+    );
+}
+
+#[test]
+fn a_device_that_now_holds_another_file_system_is_refused() {
+    in_namespace(
+        "a_device_that_now_holds_another_file_system_is_refused",
+        |place| {
+            let (disk, other) = (
+                Disk::new(place, "disk", "ext4"),
+                Disk::new(place, "other", "ext4"),
+            );
+            let mut target = disk.target(&[]);
+            target.source = other.device().to_owned();
+            assert!(Handle::open(&target).is_err());
+            target.source = "/dev/null".into();
+            assert!(Handle::open(&target).is_err());
+            assert!(!other.is_frozen());
+        },
+    );
+}
+
+#[test]
+fn dropping_a_handle_lets_the_disk_go() {
+    in_namespace("dropping_a_handle_lets_the_disk_go", |place| {
+        let disk = Disk::new(place, "disk", "ext4");
+        let handle = Handle::open(&disk.target(&[&disk.mount_point])).unwrap();
+        let id = mounts_at(&disk.mount_point)[0].0;
+        let found = mount::mount_id(File::open(&disk.mount_point).unwrap()).unwrap();
+        assert_eq!(id, found);
+        drop(handle);
+        assert!(Path::new(&disk.mount_point).is_dir());
+        disk.umount().unwrap();
+    });
+}
