@@ -255,6 +255,7 @@ impl Backend for Double {
         Ok(Plan {
             stages: stages.collect(),
             left_out: world.flushed.iter().map(|fs| left_out(*fs)).collect(),
+            ..Plan::default()
         })
     }
 
@@ -317,6 +318,8 @@ fn mount(fs: Fs) -> Candidate {
         mount_point: PathBuf::from(format!("/fs{fs}")),
         root: "/".into(),
         hidden: false,
+        through_server: false,
+        via: None,
     }
 }
 
