@@ -2,7 +2,7 @@
 //! guest, the Hyper-V host played from outside, and the C daemon and hv-vssd put
 //! through the same scenarios.
 //!
-//! Reading order: [`scenario`] (what a test is), [`guest`] (the machine),
+//! Reading order: [`mod@scenario`] (what a test is), [`guest`] (the machine),
 //! [`host`] (what Hyper-V says to it), [`agent`] (who answers), [`images`]
 //! (what the checkpoint holds), [`report`] (what was seen).
 
@@ -10,6 +10,7 @@ pub mod agent;
 pub mod assets;
 pub mod command;
 pub mod error;
+pub mod faults;
 pub mod guest;
 pub mod host;
 pub mod images;

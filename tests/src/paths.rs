@@ -35,6 +35,14 @@ pub fn hv_vssd() -> PathBuf {
     std::env::var_os("HV_VSSD_BIN").map_or_else(|| target().join("release/hv-vssd"), PathBuf::from)
 }
 
+/// The build of `hv-vssd` that has fault points: `HV_VSSD_FAULTS_BIN`, or a release build in
+/// a target directory of its own, so that it never takes the other's place.
+#[must_use]
+pub fn hv_vssd_faults() -> PathBuf {
+    std::env::var_os("HV_VSSD_FAULTS_BIN")
+        .map_or_else(|| target().join("faults/release/hv-vssd"), PathBuf::from)
+}
+
 /// The guest's init, built from this package: `HV_TESTGUEST_BIN`, or beside the
 /// running test program.
 #[must_use]

@@ -7,7 +7,7 @@ use super::{cpio, libraries::copy_program};
 use crate::error::{BedError, BedResult, Context};
 use crate::paths;
 
-/// Appends the guest's init, and hv-vssd if asked for, to the archive at `initrd`.
+/// Appends the guest's init, and hv-vssd in both its builds if asked for, to the archive at `initrd`.
 ///
 /// # Errors
 /// A program was not built; the message says which and how to.
@@ -23,6 +23,12 @@ pub fn append_programs(initrd: &Path, with_hv_vssd: bool) -> BedResult<()> {
         let program = paths::hv_vssd();
         built(&program, "cargo build --release -p hv-vssd")?;
         copy_program(&program, tree.path(), "/usr/sbin/hv-vssd")?;
+        let program = paths::hv_vssd_faults();
+        built(
+            &program,
+            "cargo build --release -p hv-vssd --features fault-points --target-dir target/faults",
+        )?;
+        copy_program(&program, tree.path(), "/usr/sbin/hv-vssd-faults")?;
     }
     let file = File::options()
         .append(true)

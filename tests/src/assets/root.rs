@@ -14,7 +14,7 @@ use crate::error::{BedError, BedResult, Context};
 const BOOT_MODULES: [&str; 3] = ["virtio_pci", "virtio_blk", "virtio_console"];
 
 /// Loaded by the kernel when a scenario mounts or maps something.
-const MODULES: [&str; 24] = [
+const MODULES: [&str; 27] = [
     "xfs",
     "btrfs",
     "vfat",
@@ -29,6 +29,9 @@ const MODULES: [&str; 24] = [
     "loop",
     "dm_mod",
     "dm_crypt",
+    "dm_flakey",
+    "dm_snapshot",
+    "dm_thin_pool",
     "xts",
     "ecb",
     "aes_generic",
@@ -42,7 +45,7 @@ const MODULES: [&str; 24] = [
 ];
 
 /// Tools of this machine that scenarios use in the guest.
-const TOOLS: [&str; 4] = ["dmsetup", "mke2fs", "btrfs", "mkfs.xfs"];
+const TOOLS: [&str; 5] = ["dmsetup", "mke2fs", "btrfs", "mkfs.xfs", "strace"];
 
 /// Builds the tree below `scratch` and returns it.
 pub(super) fn assemble(

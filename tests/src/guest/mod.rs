@@ -3,6 +3,7 @@
 mod control;
 mod disk;
 mod qemu;
+mod qmp;
 mod trace;
 
 use std::path::{Path, PathBuf};
@@ -19,6 +20,7 @@ use control::Control;
 pub use control::Pending;
 pub use disk::{Disk, FsKind};
 use qemu::Qemu;
+use qmp::Qmp;
 pub use trace::Event;
 
 /// A command in the guest has this long unless said otherwise.
@@ -46,6 +48,7 @@ pub struct Plan<'a> {
 pub struct Guest {
     control: Control,
     host: Option<Host>,
+    monitor: Qmp,
     #[expect(dead_code, reason = "held to be killed with the guest")]
     qemu: Qemu,
     dir: PathBuf,
@@ -81,6 +84,7 @@ impl Guest {
         Ok(Self {
             control,
             host: Some(Host::new(sockets.vmbus)?),
+            monitor: Qmp::new(sockets.monitor)?,
             qemu,
             dir,
             jobs: std::cell::RefCell::default(),
@@ -150,6 +154,14 @@ impl Guest {
         self.control.start(call)?.wait(COMMAND_LIMIT)
     }
 
+    /// Pauses the whole machine, its clock too, or lets it go on.
+    ///
+    /// # Errors
+    /// QEMU refuses.
+    pub fn pause(&mut self, pause: bool) -> BedResult<()> {
+        self.monitor.command(if pause { "stop" } else { "cont" })
+    }
+
     /// Runs a command to its end, whatever its status.
     ///
     /// # Errors
@@ -188,11 +200,26 @@ impl Guest {
     /// # Errors
     /// It cannot be started.
     pub fn spawn(&self, job: &str, argv: &[&str]) -> BedResult<i32> {
-        self.jobs.borrow_mut().push(job.into());
+        self.spawn_with(job, argv, &[])
+    }
+
+    /// As [`Self::spawn`], with variables added to its environment.
+    ///
+    /// # Errors
+    /// It cannot be started.
+    pub fn spawn_with(&self, job: &str, argv: &[&str], env: &[(&str, &str)]) -> BedResult<i32> {
+        let mut jobs = self.jobs.borrow_mut();
+        if !jobs.iter().any(|known| known == job) {
+            jobs.push(job.into());
+        }
+        drop(jobs);
         let call = Call::Spawn {
             job: job.into(),
             argv: argv.iter().map(ToString::to_string).collect(),
-            env: vec![],
+            env: env
+                .iter()
+                .map(|(name, value)| (name.to_string(), value.to_string()))
+                .collect(),
         };
         match self.call(call)? {
             Reply::Spawned { pid } => Ok(pid),

@@ -10,10 +10,11 @@ use crate::error::{BedError, BedResult, Context};
 use crate::guest::poll_until;
 use crate::proto::{CONTROL_PORT, VMBUS_PORT};
 
-/// Both virtio-serial ports, as sockets.
+/// Both virtio-serial ports and QEMU's monitor, as sockets.
 pub(super) struct Sockets {
     pub(super) control: UnixStream,
     pub(super) vmbus: UnixStream,
+    pub(super) monitor: UnixStream,
 }
 
 #[derive(Debug)]
@@ -36,7 +37,7 @@ fn accelerator() -> &'static str {
 }
 
 impl Qemu {
-    /// Starts the process; QEMU connects to both sockets before it powers the guest on.
+    /// Starts the process; QEMU connects to the sockets before it powers the guest on.
     pub(super) fn start(
         vmlinuz: &Path,
         initrd: &Path,
@@ -50,6 +51,7 @@ impl Qemu {
             .doing(|| "making a directory for sockets".into())?;
         let control = Listening::at(sockets.path().join("control"))?;
         let vmbus = Listening::at(sockets.path().join("vmbus"))?;
+        let monitor = Listening::at(sockets.path().join("monitor"))?;
         let console = dir.join("console.log");
         let log = dir.join("qemu.log");
         let log = File::create(&log).doing(|| format!("creating {}", log.display()))?;
@@ -91,6 +93,12 @@ impl Qemu {
                     &format!("virtserialport,chardev={id},name={port}"),
                 ]);
         }
+        command
+            .args([
+                "-chardev",
+                &format!("socket,id=monitor,path={}", monitor.path.display()),
+            ])
+            .args(["-mon", "chardev=monitor,mode=control"]);
         for (number, disk) in disks.iter().enumerate() {
             command
                 .args([
@@ -112,6 +120,7 @@ impl Qemu {
         let sockets = Sockets {
             control: qemu.accept(&control)?,
             vmbus: qemu.accept(&vmbus)?,
+            monitor: qemu.accept(&monitor)?,
         };
         Ok((qemu, sockets))
     }

@@ -1,0 +1,178 @@
+//! Steps of the fault scenarios: an agent with a fault in it, and what must hold after it.
+
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::Signal;
+
+use crate::agent::Agent;
+use crate::error::{BedResult, Failure, Step};
+use crate::guest::{Guest, poll_until};
+use crate::host::{Answer, Operation};
+use crate::scenario::Bed;
+
+/// After whatever fault, everything is writable within this time.
+pub const THAW_LIMIT: Duration = Duration::from_secs(1);
+
+/// What the phases of a checkpoint are called in `HV_VSSD_FAULT`, in their order.
+pub const POINTS: [&str; 8] = [
+    "plan", "flush", "arm", "freeze", "stage", "frozen", "thaw", "thawed",
+];
+
+/// Writes hv-vssd's configuration.
+///
+/// # Errors
+/// The guest is gone.
+pub fn configure(guest: &Guest, text: &str) -> BedResult<()> {
+    guest.sh("mkdir -p /etc/hv-vssd")?;
+    guest.write("/etc/hv-vssd/config.toml", text)
+}
+
+/// Starts the agent of the build with fault points, to do `action` at `point`, and waits until
+/// it is registered.
+///
+/// # Errors
+/// It does not register in time.
+pub fn start_with(guest: &mut Guest, point: &str, action: &str) -> Step<()> {
+    let fault = format!("{point}={action}");
+    guest.spawn_with(
+        Agent::HvVssd.name(),
+        &["/usr/sbin/hv-vssd-faults", "run"],
+        &[("HV_VSSD_FAULT", &fault)],
+    )?;
+    Agent::HvVssd.wait_registered(guest)
+}
+
+/// Puts the service in place without an agent.
+///
+/// # Errors
+/// A module does not load.
+pub fn plug_in(guest: &mut Guest) -> Step<()> {
+    guest.plug_in()?;
+    guest.host()?.negotiate()?;
+    Ok(())
+}
+
+/// Sends FREEZE and does not wait; gives the transaction's number.
+///
+/// # Errors
+/// The guest is gone.
+pub fn begin(guest: &mut Guest, operation: Operation) -> Step<u8> {
+    let packet = |transaction| crate::host::vss(operation, transaction);
+    Ok(guest.host()?.start(packet)?)
+}
+
+/// The status of the answer to a transaction, within a time.
+///
+/// # Errors
+/// There is none in time.
+pub fn answer(guest: &mut Guest, transaction: u8, limit: Duration) -> Step<u32> {
+    let packet = guest.host()?.answer_to(transaction, limit)?;
+    let header = packet.as_deref().and_then(crate::host::Header::of);
+    header
+        .map(|header| header.status)
+        .ok_or_else(|| Failure::Promise(format!("the host had no answer within {limit:?}")))
+}
+
+/// A request that the host must see fail, within a time.
+///
+/// # Errors
+/// It succeeds, or is not answered.
+pub fn fails(guest: &mut Guest, operation: Operation, limit: Duration) -> Step<Answer> {
+    match guest.host()?.try_request(operation, limit)? {
+        Some(answer) if !answer.ok() => Ok(answer),
+        Some(_) => Err(Failure::Promise(format!(
+            "{} was answered with success",
+            operation.name()
+        ))),
+        None => Err(Failure::Promise(format!(
+            "{} was not answered within {limit:?}",
+            operation.name()
+        ))),
+    }
+}
+
+/// New files can be made in all directories within `limit` from `since` on; gives how long it took.
+///
+/// # Errors
+/// One is still frozen then.
+pub fn writable_within(
+    guest: &Guest,
+    directories: &[String],
+    since: Instant,
+    limit: Duration,
+) -> Step<Duration> {
+    let touches: String = directories
+        .iter()
+        .map(|directory| format!("touch {directory}/.alive & "))
+        .collect();
+    let left = limit.saturating_sub(since.elapsed());
+    // At least this long, or a busy machine would be taken for a frozen disk.
+    let left = left.max(Duration::from_millis(200));
+    let ended = guest.exec(&["/bin/sh", "-c", &format!("{touches} wait")], left)?;
+    let took = since.elapsed();
+    if !ended.timed_out && took <= limit.max(Duration::from_millis(500)) {
+        return Ok(took);
+    }
+    let mut still = Vec::new();
+    for directory in directories {
+        if guest.write_sleeps(directory)? {
+            still.push(directory.as_str());
+        }
+    }
+    Err(Failure::Promise(if still.is_empty() {
+        format!("writable only after {took:?}")
+    } else {
+        format!("still frozen after {limit:?}: {}", still.join(", "))
+    }))
+}
+
+/// Waits until the agent's process has ended.
+///
+/// # Errors
+/// It lives on.
+pub fn ended(guest: &Guest, agent: Agent, limit: Duration) -> Step<()> {
+    let gone = poll_until(limit, || {
+        let state = agent.state(guest)?;
+        Ok::<_, Failure>((!state.running).then_some(()))
+    })?;
+    gone.ok_or_else(|| Failure::Promise(format!("{} has not ended in {limit:?}", agent.name())))
+}
+
+/// Waits until the agent's log has a line with these words.
+///
+/// # Errors
+/// It never says so.
+pub fn says(guest: &Guest, agent: Agent, words: &str, limit: Duration) -> Step<()> {
+    let said = poll_until(limit, || {
+        Ok::<_, Failure>(agent.log(guest)?.contains(words).then_some(()))
+    })?;
+    match said {
+        Some(()) => Ok(()),
+        None => Err(Failure::Promise(format!(
+            "the log does not say {words:?}: {}",
+            agent.log(guest)?
+        ))),
+    }
+}
+
+/// Kills the agent and everything it has started, none of which gets to act on it.
+///
+/// # Errors
+/// The guest is gone.
+pub fn kill_all(bed: &Bed, guest: &Guest) -> Step<()> {
+    let name = bed.agent.name();
+    guest.sh(&format!(
+        "pids=$(pidof {name}); kill -STOP $pids; kill -KILL $pids"
+    ))?;
+    ended(guest, bed.agent, Duration::from_secs(5))
+}
+
+/// Sends the agent a signal and gives the moment.
+///
+/// # Errors
+/// The guest is gone.
+pub fn strike(bed: &Bed, guest: &Guest, signal: Signal) -> Step<Instant> {
+    let struck = Instant::now();
+    guest.signal(bed.agent.name(), signal)?;
+    Ok(struck)
+}
