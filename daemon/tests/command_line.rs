@@ -163,7 +163,7 @@ fn the_plan_as_json_has_the_documented_keys() {
         keys.sort();
         keys
     };
-    assert_eq!(keys(&plan), ["left_out", "superblocks"]);
+    assert_eq!(keys(&plan), ["left_out", "superblocks", "unread_processes"]);
     let superblocks = plan["superblocks"].as_array().unwrap();
     let left_out = plan["left_out"].as_array().unwrap();
     for superblock in superblocks {
@@ -200,7 +200,17 @@ fn the_plan_as_json_has_the_documented_keys() {
         let mounts = entry["mounts"].as_array().unwrap();
         assert!(!mounts.is_empty());
         for mount in mounts {
-            assert_eq!(keys(mount), ["hidden", "id", "mount_point", "root"]);
+            assert_eq!(
+                keys(mount),
+                [
+                    "hidden",
+                    "id",
+                    "mount_point",
+                    "namespace_of",
+                    "root",
+                    "through_server"
+                ]
+            );
         }
         assert!(entry["dev"].as_str().unwrap().contains(':'));
     }
