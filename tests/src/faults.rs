@@ -176,3 +176,33 @@ pub fn strike(bed: &Bed, guest: &Guest, signal: Signal) -> Step<Instant> {
     guest.signal(bed.agent.name(), signal)?;
     Ok(struck)
 }
+
+/// Puts a device-mapper disk of this name over a disk, mounts it at `/mnt/NAME` and returns that.
+///
+/// # Errors
+/// It cannot be made or mounted.
+pub fn mount_mapped(guest: &Guest, disk: &str, name: &str, kind: &str) -> BedResult<String> {
+    guest.sh(&format!(
+        "modprobe dm_mod; dmsetup create {name} --table \"0 $(blockdev --getsz {disk}) linear {disk} 0\"
+        dmsetup mknodes; mkdir -p /mnt/{name}; mount -t {kind} /dev/mapper/{name} /mnt/{name}"
+    ))?;
+    Ok(format!("/mnt/{name}"))
+}
+
+/// From now on the device-mapper disk answers nothing; its file system is not told.
+///
+/// # Errors
+/// It cannot be suspended.
+pub fn stall(guest: &Guest, name: &str) -> BedResult<()> {
+    guest.sh(&format!("dmsetup suspend --nolockfs --noflush {name}"))?;
+    Ok(())
+}
+
+/// The device-mapper disk goes on where it was stalled.
+///
+/// # Errors
+/// It cannot be resumed.
+pub fn go_on(guest: &Guest, name: &str) -> BedResult<()> {
+    guest.sh(&format!("dmsetup resume {name}"))?;
+    Ok(())
+}
