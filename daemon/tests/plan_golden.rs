@@ -57,6 +57,7 @@ fn plan(case: &Path) -> (Scan, Plan) {
         proc: case.join("proc"),
         sys: case.join("sys"),
         dev: DeviceNodes::Listed(nodes(&case.join("dev"))),
+        other_namespaces: true,
     };
     let scan = scan_below(&roots).unwrap_or_else(|error| panic!("{}: {error}", case.display()));
     let policy = match fs::read_to_string(case.join("policy.toml")) {

@@ -5,15 +5,15 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{FileTypeExt, MetadataExt};
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 use std::{fs, io};
 
 use super::blockdev::{BlockDevice, Sysfs};
 use super::device::DeviceNumber;
 use super::kinds::Kind;
 use super::mountinfo::{self, Mount};
-use super::namespaces::{Namespace, read_others};
+use super::namespaces::{Namespace, Others, read_others};
+use super::roots::Roots;
 
 /// Everything a plan is made from, at one moment.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -48,36 +48,6 @@ impl Scan {
 
     pub(crate) fn may_block(&self, mount: &Mount) -> bool {
         self.kind_of(mount).may_block(&mount.fstype)
-    }
-}
-
-/// Where to read; anything but the system's own is for tests.
-#[derive(Debug, Clone)]
-pub struct Roots {
-    /// The proc file system; `filesystems` and of each process `mountinfo`, `ns/mnt`, `root` and `comm` are read there.
-    pub proc: PathBuf,
-    /// The sys file system.
-    pub sys: PathBuf,
-    /// How a path below `/dev` becomes a device number.
-    pub dev: DeviceNodes,
-}
-
-/// How a path below `/dev` becomes a device number.
-#[derive(Debug, Clone)]
-pub enum DeviceNodes {
-    /// By `stat`.
-    System,
-    /// By this list.
-    Listed(BTreeMap<PathBuf, DeviceNumber>),
-}
-
-impl Default for Roots {
-    fn default() -> Self {
-        Self {
-            proc: "/proc".into(),
-            sys: "/sys".into(),
-            dev: DeviceNodes::System,
-        }
     }
 }
 
@@ -117,6 +87,17 @@ pub fn scan() -> Result<Scan, ScanError> {
     scan_below(&Roots::default())
 }
 
+/// [`scan`] of our own mount namespace alone: for a process that has left the machine's mounts, so that it touches none of them.
+///
+/// # Errors
+/// As for [`scan`].
+pub fn scan_own_namespace() -> Result<Scan, ScanError> {
+    scan_below(&Roots {
+        other_namespaces: false,
+        ..Roots::default()
+    })
+}
+
 /// [`scan`] of what stands below other roots.
 ///
 /// # Errors
@@ -133,7 +114,10 @@ pub fn scan_below(roots: &Roots) -> Result<Scan, ScanError> {
     }
     let nodev = nodev_types(&read(&roots.proc.join("filesystems"))?);
     let kind_of = |mount: &Mount| Kind::of(&mount.fstype, |name| nodev.contains(name));
-    let others = read_others(&roots.proc, (&bytes, &mounts), &kind_of)?;
+    let others = match roots.other_namespaces {
+        true => read_others(&roots.proc, (&bytes, &mounts), &kind_of)?,
+        false => Others::default(),
+    };
     let mut scan = Scan {
         mounts,
         namespaces: others.namespaces,
@@ -208,25 +192,6 @@ fn named_devices(mount: &Mount) -> impl Iterator<Item = &Path> {
         .as_bytes()
         .split(move |byte| several && *byte == b':')
         .map(|name| Path::new(OsStr::from_bytes(name)))
-}
-
-impl DeviceNodes {
-    /// The block device that `path` names; only paths below `/dev` are looked at.
-    #[must_use]
-    pub fn resolve(&self, path: &Path) -> Option<DeviceNumber> {
-        let stays =
-            path.starts_with("/dev") && !path.components().any(|part| part == Component::ParentDir);
-        if !stays {
-            return None;
-        }
-        match self {
-            Self::System => fs::metadata(path)
-                .ok()
-                .filter(|node| node.file_type().is_block_device())
-                .map(|node| DeviceNumber::from_raw(node.rdev())),
-            Self::Listed(nodes) => nodes.get(path).copied(),
-        }
-    }
 }
 
 /// The second column of the lines whose first is `nodev`.

@@ -1,3 +1,4 @@
+use super::super::roots::DeviceNodes;
 use super::*;
 
 const FILESYSTEMS: &str = "nodev\tproc\nnodev\tnfs\n\text4\n\tbtrfs\n\tfuseblk\nnodev\tfuse\n";
@@ -13,6 +14,7 @@ fn roots(mountinfo: &str) -> (tempfile::TempDir, Roots) {
         proc: dir.path().to_owned(),
         sys: dir.path().join("no-sysfs"),
         dev: DeviceNodes::Listed(nodes.into()),
+        ..Roots::default()
     };
     (dir, roots)
 }
@@ -90,4 +92,20 @@ fn this_machine_can_be_scanned() {
             .iter()
             .any(|mount| mount.mount_point == Path::new("/"))
     );
+}
+
+#[test]
+fn other_namespaces_can_be_left_alone() {
+    let (dir, mut roots) = roots("1 0 8:1 / / rw - ext4 /dev/root rw\n");
+    let process = dir.path().join("7");
+    fs::create_dir_all(process.join("ns")).unwrap();
+    std::os::unix::fs::symlink("mnt:[5]", process.join("ns/mnt")).unwrap();
+    fs::write(
+        process.join("mountinfo"),
+        "9 8 8:16 / / rw - ext4 /dev/sdb rw\n",
+    )
+    .unwrap();
+    assert_eq!(scan_below(&roots).unwrap().all_mounts().count(), 2);
+    roots.other_namespaces = false;
+    assert_eq!(scan_below(&roots).unwrap().all_mounts().count(), 1);
 }

@@ -1,0 +1,60 @@
+//! Where a scan reads.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::path::{Component, Path, PathBuf};
+
+use super::device::DeviceNumber;
+
+/// Where to read; anything but the system's own is for tests and demonstrations.
+#[derive(Debug, Clone)]
+pub struct Roots {
+    /// The proc file system; `filesystems` and of each process `mountinfo`, `ns/mnt`, `root` and `comm` are read there.
+    pub proc: PathBuf,
+    /// The sys file system.
+    pub sys: PathBuf,
+    /// How a path below `/dev` becomes a device number.
+    pub dev: DeviceNodes,
+    /// Whether the mount namespaces of other processes are read too.
+    pub other_namespaces: bool,
+}
+
+/// How a path below `/dev` becomes a device number.
+#[derive(Debug, Clone)]
+pub enum DeviceNodes {
+    /// By `stat`.
+    System,
+    /// By this list.
+    Listed(BTreeMap<PathBuf, DeviceNumber>),
+}
+
+impl Default for Roots {
+    fn default() -> Self {
+        Self {
+            proc: "/proc".into(),
+            sys: "/sys".into(),
+            dev: DeviceNodes::System,
+            other_namespaces: true,
+        }
+    }
+}
+
+impl DeviceNodes {
+    /// The block device that `path` names; only paths below `/dev` are looked at.
+    #[must_use]
+    pub fn resolve(&self, path: &Path) -> Option<DeviceNumber> {
+        let stays =
+            path.starts_with("/dev") && !path.components().any(|part| part == Component::ParentDir);
+        if !stays {
+            return None;
+        }
+        match self {
+            Self::System => fs::metadata(path)
+                .ok()
+                .filter(|node| node.file_type().is_block_device())
+                .map(|node| DeviceNumber::from_raw(node.rdev())),
+            Self::Listed(nodes) => nodes.get(path).copied(),
+        }
+    }
+}
