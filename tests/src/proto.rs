@@ -157,6 +157,8 @@ pub struct Ended {
 /// The state of a background process.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct JobState {
+    /// Its process id in the guest.
+    pub pid: i32,
     /// It has not ended.
     pub running: bool,
     /// Exit status once it has ended of its own accord.

@@ -61,7 +61,7 @@ pub fn checkpoint(guest: &mut Guest) -> Step<()> {
 pub fn writers_sleep(guest: &Guest, points: &[String]) -> Step<()> {
     for point in points {
         let asleep = poll_until(LIFE_LIMIT, || {
-            Ok::<_, Failure>((guest.writer(point)?.busy_ms > 200).then_some(()))
+            Ok::<_, Failure>(guest.writer_sleeps(point)?.then_some(()))
         })?;
         asleep.ok_or_else(|| {
             Failure::Promise(format!("writes to {point} went on during the hold"))

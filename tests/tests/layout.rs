@@ -62,7 +62,7 @@ scenario! {
         mount_all(&guest, &[FsKind::Ext4])?;
         guest.sh("mkdir /mnt/ro; mount --bind /mnt/ext4 /mnt/ro; mount -o remount,bind,ro /mnt/ro")?;
         // The container keeps the writable mount; the host's namespace loses it.
-        guest.spawn("container", &["/bin/unshare", "-m", "/bin/sh", "-c",
+        guest.spawn("writer /mnt/ext4", &["/bin/unshare", "-m", "/bin/sh", "-c",
             "echo inside > /run/container; exec /sbin/hv-testguest writer /mnt/ext4 /run/writer-mnt-ext4"])?;
         let points = ["/mnt/ext4".to_owned()];
         tests::steps::writers_go_on(&guest, &points)?;
@@ -119,12 +119,14 @@ scenario! {
         let at = |event: &Event| account.iter().position(|seen| seen == event);
         let order: Vec<_> = devices.iter().map(|device| at(&Event::Freeze(device.clone()))).collect();
         promise!(order.iter().all(Option::is_some) && account.len() == 4, "the kernel saw {account:?} for {devices:?}");
-        promise!(order[0] < order[1] && order[1] < order[3] && order[2] < order[3], "not inside out: {account:?}");
+        let inside_out = |order: &[Option<usize>]| matches!(order,
+            [deep, inner, secret, outer] if deep < inner && inner < outer && secret < outer);
+        promise!(inside_out(&order), "not inside out: {account:?}");
         let thaws: Vec<Event> = guest.freezes()?.into_iter().take(4).collect();
-        let at = |device: &String| thaws.iter().position(|seen| *seen == Event::Thaw(device.clone()));
+        // From the end: the reverse of the order of the freezes.
+        let at = |device: &String| thaws.iter().rev().position(|seen| *seen == Event::Thaw(device.clone()));
         let order: Vec<_> = devices.iter().map(at).collect();
-        promise!(order.iter().all(Option::is_some) && order[0] > order[1] && order[1] > order[3] && order[2] > order[3],
-            "not outside in: {thaws:?}");
+        promise!(order.iter().all(Option::is_some) && inside_out(&order), "not outside in: {thaws:?}");
         // The image inside the image is consistent, too.
         let inner = guest.dir().join("inner-copy.img");
         std::fs::write(&inner, images::extract(FsKind::Ext4, &copy, "inner.img")?).ok();

@@ -26,8 +26,8 @@ pub use trace::Event;
 /// A command in the guest has this long unless said otherwise.
 pub const COMMAND_LIMIT: Duration = Duration::from_secs(30);
 
-/// A write that sleeps this long without a break waits for a thaw, not for a disk.
-const ASLEEP: Duration = Duration::from_millis(500);
+/// In the kernel's stack of a task that waits for a thaw (`sb_start_write`), and of no other.
+const WAITS_FOR_THAW: [&str; 2] = ["percpu_rwsem_wait", "__percpu_down_read"];
 
 /// What to boot.
 #[derive(Debug)]
@@ -295,9 +295,23 @@ impl Guest {
         }
     }
 
+    /// Whether a process waits for a thaw, by its stack in the kernel.
+    fn waits_for_thaw(&self, pid: i32) -> bool {
+        let stack = self.read(&format!("/proc/{pid}/stack")).unwrap_or_default();
+        WAITS_FOR_THAW.iter().any(|frame| stack.contains(frame))
+    }
+
+    /// Whether the writer in a directory waits for a thaw at this moment.
+    ///
+    /// # Errors
+    /// There is no such writer.
+    pub fn writer_sleeps(&self, directory: &str) -> BedResult<bool> {
+        let job = format!("writer {directory}");
+        Ok(self.waits_for_thaw(self.job(&job)?.pid))
+    }
+
     /// Whether a write in a directory sleeps, as it does on a frozen file system: a new file
-    /// is made there by a process of its own, which either ends or stays in uninterruptible
-    /// sleep. The process is left behind and ends after the thaw.
+    /// is made there by a process of its own, which either ends or waits for a thaw. The process is left behind and ends after the thaw.
     ///
     /// # Errors
     /// The write fails, or neither happens in time.
@@ -305,22 +319,13 @@ impl Guest {
         let job = format!("probe {directory}");
         let file = format!("{directory}/.probe");
         let pid = self.spawn(&job, &["/bin/touch", &file])?;
-        let mut asleep_since = None;
         let sleeps = poll_until(COMMAND_LIMIT, || {
             let state = self.job(&job)?;
-            if !state.running {
-                return match state.status {
-                    Some(0) => Ok(Some(false)),
-                    _ => Err(BedError::Guest(format!("touch {file}: {}", state.output))),
-                };
+            match (state.running, state.status) {
+                (true, _) => Ok(self.waits_for_thaw(pid).then_some(true)),
+                (false, Some(0)) => Ok(Some(false)),
+                _ => Err(BedError::Guest(format!("touch {file}: {}", state.output))),
             }
-            let stat = self.read(&format!("/proc/{pid}/stat")).unwrap_or_default();
-            if !stat.contains(") D ") {
-                asleep_since = None;
-                return Ok(None);
-            }
-            let since = asleep_since.get_or_insert_with(Instant::now);
-            Ok((since.elapsed() > ASLEEP).then_some(true))
         })?;
         sleeps.ok_or_else(|| BedError::Timeout {
             what: format!("an end of touch {file}"),

@@ -196,6 +196,7 @@ impl Jobs {
         self.with(name, |job| {
             let ended = job.ended.lock().map_or(None, |ended| *ended);
             Ok(JobState {
+                pid: job.pid.as_raw(),
                 running: ended.is_none(),
                 status: ended.and_then(|status| status.code()),
                 output: if ended.is_none() {
