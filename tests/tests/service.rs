@@ -54,7 +54,7 @@ scenario! {
 scenario! {
     /// Row 18, the hard half.
     row: "18", "the host switches the service off during a hold, then on",
-    c_daemon_gap: Some("exits and leaves everything frozen"),
+    c_daemon_gap: Some("thaws, then exits"),
     fn a_service_switched_off_during_a_hold_thaws_at_once(bed) {
         let mut guest = bed.boot(&EXT4.map(Disk::new))?;
         let points = mount_all(&guest, &EXT4)?;
