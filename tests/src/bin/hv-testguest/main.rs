@@ -3,6 +3,7 @@
 //! As PID 1 it mounts the kernel's file systems, starts `serve` and reaps orphans.
 //! Its root is the initramfs: no freeze of a disk can stop it.
 
+mod listener;
 mod mounts;
 mod processes;
 mod relay;
@@ -22,7 +23,8 @@ fn main() -> ExitCode {
         _ if std::process::id() == 1 => init(),
         ["serve"] => serve::serve(),
         ["writer", directory, state] => writer::run(directory, state),
-        _ => Err("usage: hv-testguest serve | writer DIRECTORY STATE-FILE".into()),
+        ["listener", paths @ ..] => listener::run(paths),
+        _ => Err("usage: hv-testguest serve | writer DIRECTORY STATE-FILE | listener PATH…".into()),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

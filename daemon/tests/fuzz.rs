@@ -1,0 +1,131 @@
+//! The fuzz targets of `tests/fuzz` on a fixed pseudo-random sequence: on any toolchain, the same every time.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "a test fails by panicking"
+)]
+
+#[expect(unreachable_pub, reason = "it is the library of the fuzz targets")]
+#[path = "../../tests/fuzz/src/lib.rs"]
+mod targets;
+
+/// A xorshift generator: no dependency, no seed from outside.
+struct Dice(u64);
+
+impl Dice {
+    fn next(&mut self) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0
+    }
+
+    fn below(&mut self, bound: usize) -> usize {
+        usize::try_from(self.next() % u64::try_from(bound.max(1)).unwrap()).unwrap()
+    }
+
+    /// Bytes of any kind.
+    fn noise(&mut self, longest: usize) -> Vec<u8> {
+        let length = self.below(longest + 1);
+        (0..length).map(|_| self.next().to_le_bytes()[0]).collect()
+    }
+
+    /// Pieces of what a parser knows, in any order, with now and then a byte changed.
+    fn text(&mut self, pieces: &[&str], most: usize) -> Vec<u8> {
+        let count = self.below(most + 1);
+        let mut text: Vec<u8> = (0..count)
+            .flat_map(|_| pieces[self.below(pieces.len())].bytes())
+            .collect();
+        if !text.is_empty() && self.below(3) == 0 {
+            let at = self.below(text.len());
+            text[at] = self.next().to_le_bytes()[0];
+        }
+        text
+    }
+}
+
+const SEED: u64 = 0x0dd5_eed5_0f5e_ed50;
+
+#[test]
+fn messages_are_decoded_by_their_length_alone() {
+    let mut dice = Dice(SEED);
+    for _ in 0..20_000 {
+        targets::vss(&dice.noise(24));
+    }
+}
+
+#[test]
+fn no_line_of_a_mount_table_is_skipped_or_fatal() {
+    let whole = [
+        "22 1 8:1 / / rw,relatime shared:1 - ext4 /dev/sda1 rw\n",
+        "36 22 0:31 /sub\\040vol /mnt/a\\011b rw shared:7 master:2 - btrfs /dev/sdb rw,subvol=/sub\\040vol\n",
+        "99 22 0:50 / /mnt/\\134 ro - overlay none rw,lowerdir=/a\\054b,upperdir=/c\n",
+    ];
+    let parts = [
+        "22 ",
+        "1 ",
+        "8:1 ",
+        "/ ",
+        "/mnt\\040 ",
+        "rw ",
+        "shared:1 ",
+        "- ",
+        "ext4 ",
+        "/dev/sda",
+        " ",
+        "\n",
+        "\\",
+        "\\777",
+        ":",
+    ];
+    let mut dice = Dice(SEED);
+    for _ in 0..5_000 {
+        targets::mountinfo(&dice.noise(200));
+        targets::mountinfo(&dice.text(&whole, 6));
+        targets::mountinfo(&dice.text(&parts, 30));
+    }
+}
+
+#[test]
+fn no_sequence_of_events_leaves_anything_frozen_or_lies_to_the_host() {
+    let mut dice = Dice(SEED);
+    for _ in 0..20_000 {
+        targets::session(&dice.noise(200));
+    }
+}
+
+#[test]
+fn a_configuration_is_within_its_bounds_or_refused_in_one_line() {
+    let parts = [
+        "[limits]\n",
+        "hold = ",
+        "freeze = ",
+        "flush = ",
+        "1",
+        "0",
+        "600",
+        "-",
+        "\n",
+        "[filesystems]\n",
+        "exclude_mount_points = ",
+        "exclude_types = ",
+        "[\"/srv\"]",
+        "[\"srv\"]",
+        "[]",
+        "foreign_freeze = ",
+        "\"accept\"",
+        "\"fail\"",
+        "\"",
+        "#",
+        "=",
+        "x = 1\n",
+        "\\u0000",
+        "é",
+    ];
+    let mut dice = Dice(SEED);
+    for _ in 0..5_000 {
+        targets::config(&dice.noise(100));
+        targets::config(&dice.text(&parts, 12));
+    }
+}

@@ -1,0 +1,77 @@
+//! The fuzz targets, each a function of bytes that panics when a promise is broken.
+//!
+//! `cargo fuzz` calls them with what it finds (`fuzz_targets/`); `daemon/tests/fuzz.rs` calls the same functions with
+//! a fixed pseudo-random sequence on any toolchain.
+
+#[path = "session.rs"]
+mod session_target;
+
+use std::ffi::OsStr;
+use std::path::Path;
+
+use hv_vssd::config::Config;
+use hv_vssd::filesystems::mountinfo;
+use hvutil_sys::vss::{MESSAGE_SIZE, Operation, Reply, Request};
+
+pub use session_target::session;
+
+/// Messages of the channel: decoded exactly when they have the right length, and an unknown operation is a value.
+pub fn vss(input: &[u8]) {
+    let request = Request::decode(input);
+    assert_eq!(request.is_some(), input.len() == MESSAGE_SIZE);
+    if let Some(request) = request {
+        assert_eq!(
+            Some(request.operation),
+            input.first().copied().map(Operation)
+        );
+        assert!(!request.operation.to_string().is_empty());
+    }
+    let reply = Reply::decode(input);
+    assert_eq!(reply.is_some(), input.len() == MESSAGE_SIZE);
+    if let Some(reply) = reply {
+        assert!(input.starts_with(&reply.code().to_le_bytes()));
+    }
+}
+
+/// The mount table: every line becomes a mount or an error, none is skipped; and each mount can be asked about.
+pub fn mountinfo(input: &[u8]) {
+    let lines = input.iter().filter(|byte| **byte == b'\n').count();
+    match mountinfo::parse(input) {
+        Ok(mounts) => {
+            assert_eq!(mounts.len(), lines);
+            assert!(input.is_empty() || input.ends_with(b"\n"));
+            for mount in mounts {
+                let _ = mount.superblock_is_read_only();
+                let _ = mount.super_option("lowerdir");
+            }
+        }
+        Err(error) => {
+            let text = error.to_string();
+            assert!(!text.contains(char::is_control), "{text:?}");
+        }
+    }
+}
+
+/// The configuration file: taken within its bounds, or refused with one line that names the file.
+pub fn config(input: &[u8]) {
+    let path = Path::new("/etc/hv-vssd/config.toml");
+    let text = String::from_utf8_lossy(input);
+    match Config::parse(&text, path) {
+        Ok(config) => {
+            let limits = config.limits;
+            assert!((1..=600).contains(&limits.flush));
+            assert!((1..=180).contains(&limits.freeze));
+            assert!((1..=600).contains(&limits.hold));
+            let points = &config.filesystems.exclude_mount_points;
+            assert!(points.iter().all(|path| path.is_absolute()));
+            // Nothing but what was written can have been excluded.
+            let written = |name: &OsStr| !name.is_empty();
+            assert!(points.iter().all(|path| written(path.as_os_str())));
+        }
+        Err(error) => {
+            let message = error.to_string();
+            assert!(message.starts_with("/etc/hv-vssd/config.toml"), "{message}");
+            assert!(!message.contains('\n'), "{message:?}");
+        }
+    }
+}
