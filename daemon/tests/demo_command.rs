@@ -110,6 +110,7 @@ fn interrupt(moment: &str, signal: Signal) {
     let (status, _, errors) = wait(child);
     rest.join().unwrap();
     assert_eq!(status, Some(1), "{errors}");
+    assert!(errors.contains("interrupted"), "{errors}");
     assert_eq!(errors.lines().count(), 1, "{errors}");
     assert_nothing_left(directory.path());
 }

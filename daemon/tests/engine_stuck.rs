@@ -190,6 +190,7 @@ fn nothing_is_written_to_the_log_from_the_first_freeze_to_the_last_thaw() {
     log();
     log();
     engine.thaw().unwrap();
+    engine.open_log();
     let entries = double.entries();
     let place = |wanted| entries.iter().position(|entry| *entry == wanted).unwrap();
     let hold = place(Entry::Begun(Op::Freeze, 1))..place(Entry::Done(Op::Thaw, 1, 0));
@@ -199,7 +200,7 @@ fn nothing_is_written_to_the_log_from_the_first_freeze_to_the_last_thaw() {
 }
 
 #[test]
-fn after_a_freeze_that_failed_the_log_is_open_again() {
+fn after_a_freeze_that_failed_the_log_opens_once_the_host_has_its_answer() {
     use std::io::Write;
     use tracing_subscriber::fmt::MakeWriter;
     let double = Double::new(&[&[1], &[2]]);
@@ -207,6 +208,7 @@ fn after_a_freeze_that_failed_the_log_is_open_again() {
     let gate = double.gate();
     let mut engine = Engine::new(double.clone(), limits(PATIENCE), gate.clone());
     assert!(engine.freeze().is_err());
+    engine.open_log();
     assert!(!gate.is_closed());
     gate.make_writer().write_all(b"the cause\n").unwrap();
     assert!(double.entries().ends_with(&[Entry::Log]));

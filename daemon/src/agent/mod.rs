@@ -3,6 +3,7 @@
 mod backoff;
 pub mod note;
 pub mod session;
+pub mod single;
 mod worker;
 
 use std::collections::VecDeque;

@@ -95,21 +95,17 @@ fn serve<B: Backend>(
                 let _ = outbox.send(Event::Checked {
                     possible: result.is_ok(),
                 });
-                match result {
-                    Ok(plan) => {
-                        tracing::debug!("a checkpoint is possible: {} stages", plan.stages.len())
-                    }
-                    Err(error) => {
-                        tracing::error!("no checkpoint is possible now: {}", with_causes(&error))
-                    }
+                if let Err(error) = result {
+                    tracing::error!("no checkpoint is possible now: {}", with_causes(&error));
                 }
             }
             Command::Freeze => match engine.freeze() {
                 Ok(()) => drop(outbox.send(Event::Frozen)),
                 Err(error) => {
                     let _ = outbox.send(Event::FreezeFailed);
+                    engine.open_log();
                     tracing::error!(
-                        "freeze failed, nothing is frozen by us: {}",
+                        "freeze failed, and what was frozen is thawed: {}",
                         with_causes(&error)
                     );
                 }
@@ -118,6 +114,7 @@ fn serve<B: Backend>(
                 let report = engine.thaw();
                 let clean = report.as_ref().is_some_and(Report::is_clean);
                 let _ = outbox.send(Event::Thawed { clean });
+                engine.open_log();
                 if let Some(report) = report {
                     log(&report);
                 }

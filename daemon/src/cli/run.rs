@@ -1,12 +1,15 @@
 //! `hv-vssd run`: the service.
 
+use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use hvutil_sys::device::{Channel, DEFAULT_PATH};
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc;
 
 use super::{CommandResult, ConfigArguments};
+use crate::agent::single::{self, Single};
 use crate::agent::{Agent, session};
 use crate::config::Config;
 use crate::confine;
@@ -44,21 +47,25 @@ pub(super) fn main(arguments: &Arguments) -> CommandResult {
     log::init(level, log::stderr_is_journal(), gate.clone())?;
     confine::require_capabilities()?;
     confine::confine(&confine::AGENT);
+    let _only = Single::acquire(Path::new(single::DEFAULT_PATH))?;
     recover();
     let device = arguments.device.clone();
     // This thread lives as long as the agent: its end is what the guardian watches for.
     let guardian = Guardian::start(true)?;
-    let engine = Engine::new(kernel(&config), engine_limits(&config), gate)
-        .guarded(Box::new(guardian), Place::File(ledger::DEFAULT_PATH.into()))
-        .foreign_freeze(config.foreign_freeze);
+    let engine = Engine::new(
+        Kernel::new(super::plan::policy(&config)),
+        engine_limits(&config),
+        gate,
+    )
+    .guarded(Box::new(guardian), Place::File(ledger::DEFAULT_PATH.into()))
+    .foreign_freeze(config.foreign_freeze);
     tokio::runtime::Builder::new_current_thread()
         .enable_io()
         .enable_time()
         .build()?
         .block_on(async {
             // Before the first registration, so that no signal can end the process in a hold.
-            let mut terminate = signal(SignalKind::terminate())?;
-            let mut interrupt = signal(SignalKind::interrupt())?;
+            let mut ends = stop_signals()?;
             let opener = Box::new(move || Channel::open(&device));
             let agent = Agent::start(engine, session_limits(&config), opener)?;
             tracing::info!(
@@ -66,20 +73,37 @@ pub(super) fn main(arguments: &Arguments) -> CommandResult {
                 arguments.device.display()
             );
             agent
-                .run(async {
-                    tokio::select! {
-                        _ = terminate.recv() => {}
-                        _ = interrupt.recv() => {}
-                    }
+                .run(async move {
+                    let _ = ends.recv().await;
                 })
                 .await?;
             Ok(())
         })
 }
 
+/// Whatever asks the process to end is heard here, and ends no hold by itself.
+fn stop_signals() -> io::Result<mpsc::Receiver<()>> {
+    let (sender, receiver) = mpsc::channel(1);
+    for kind in [
+        SignalKind::terminate(),
+        SignalKind::interrupt(),
+        SignalKind::hangup(),
+        SignalKind::quit(),
+    ] {
+        let mut signal = signal(kind)?;
+        let sender = sender.clone();
+        tokio::spawn(async move {
+            while signal.recv().await.is_some() {
+                let _ = sender.try_send(());
+            }
+        });
+    }
+    Ok(receiver)
+}
+
 /// Thaws what an agent and a guardian that both died have left frozen.
 fn recover() {
-    match recovery::by_ledger(Path::new(ledger::DEFAULT_PATH)) {
+    match recovery::by_ledger(Path::new(ledger::DEFAULT_PATH), true) {
         Ok(outcomes) => {
             for Outcome { name, result } in outcomes {
                 match result {
@@ -96,13 +120,6 @@ fn recover() {
             }
         }
         Err(error) => tracing::error!("{}", with_causes(&error)),
-    }
-}
-
-/// The system as the configuration wants it seen.
-pub(super) fn kernel(config: &Config) -> Kernel {
-    Kernel {
-        policy: super::plan::policy(config),
     }
 }
 

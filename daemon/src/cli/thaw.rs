@@ -4,6 +4,7 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use super::CommandResult;
+use crate::agent::single::{self, Single};
 use crate::confine;
 use crate::quiesce::ledger;
 use crate::quiesce::recovery::{self, Outcome, Thaw};
@@ -27,7 +28,9 @@ pub(super) fn main(arguments: &Arguments) -> CommandResult {
     let outcomes = if arguments.all {
         recovery::all()?
     } else if arguments.paths.is_empty() {
-        recovery::by_ledger(Path::new(ledger::DEFAULT_PATH))?
+        // A living agent's record stays: it has to say itself that its hold was broken.
+        let single = Single::acquire(Path::new(single::DEFAULT_PATH));
+        recovery::by_ledger(Path::new(ledger::DEFAULT_PATH), single.is_ok())?
     } else {
         recovery::by_paths(&arguments.paths)?
     };

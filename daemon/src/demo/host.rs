@@ -180,8 +180,8 @@ fn serve(
         Some(fd) => Ok(Channel::from_fd(fd)),
         None => Channel::open(std::path::Path::new("/nonexistent")),
     });
-    let engine =
-        Engine::new(Kernel::default(), limits, gate).guarded(Box::new(guardian), Place::Memory);
+    let engine = Engine::new(Kernel::of_own_namespace(), limits, gate)
+        .guarded(Box::new(guardian), Place::Memory);
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_io()
         .enable_time()

@@ -1,6 +1,6 @@
 //! A whole checkpoint on scratch disks, without Hyper-V: the agent as it is, a simulated host, and the proof.
 //!
-//! The host's end speaks the same 12-byte messages over a socket pair; see [`host`]. The agent sees a mount namespace
+//! The host's end speaks the same 12-byte messages over a socket pair. The agent sees a mount namespace
 //! that holds the scratch disks and nothing else, so that no file system of the machine can be frozen by mistake.
 
 mod copy;
@@ -74,9 +74,8 @@ pub fn run(options: &Options, interrupted: &Interrupted) -> Result<bool, DemoErr
     check(interrupted)?;
     let scene = Scene::enter()?;
     let disks = disk::mount_all(&scene, images, &screen)?;
-    let outcome = checkpoint(&disks, guardian, options, &screen, interrupted);
+    let outcome = checkpoint(&disks, guardian, options, &screen, interrupted)?;
     let sets = disk::unmount_all(disks)?;
-    let outcome = outcome?;
     check(interrupted)?;
     screen.findings_title();
     let mut good = outcome.good;

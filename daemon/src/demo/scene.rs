@@ -8,7 +8,7 @@ use nix::sched::{CloneFlags, unshare};
 
 use super::DemoError;
 use super::disk::Disk;
-use crate::filesystems::{Plan, Policy, scan};
+use crate::filesystems::{Plan, Policy, scan_own_namespace};
 
 /// The namespace the process is in from now on, to its end.
 pub(super) struct Scene(());
@@ -72,8 +72,8 @@ fn build() -> nix::Result<()> {
 
 /// The last check before anything is frozen: the agent's plan names the scratch disks, and nothing else.
 pub(super) fn only(disks: &[Disk]) -> Result<(), DemoError> {
-    let scan =
-        scan().map_err(|error| DemoError::new(crate::quiesce::error::with_causes(&error)))?;
+    let scan = scan_own_namespace()
+        .map_err(|error| DemoError::new(crate::quiesce::error::with_causes(&error)))?;
     let plan = Plan::new(&scan, &Policy::default());
     let made =
         |source: &std::ffi::OsStr| disks.iter().any(|disk| disk.device().as_os_str() == source);

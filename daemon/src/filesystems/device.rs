@@ -6,7 +6,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 /// A device number, written `8:1`: of a block device, or the identity of a superblock (third field of mountinfo, `man 5 proc`).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct DeviceNumber {
     /// The driver; 0 for a superblock without one block device of its own (btrfs, tmpfs, nfs, …).
     pub major: u32,

@@ -39,6 +39,8 @@ impl Kind {
             "ecryptfs" | "shiftfs" => Self::Layered(None),
             _ if REMOTE.contains(&base) => Self::Remote,
             _ if CANNOT_FREEZE.contains(&base) => Self::CannotFreeze,
+            // The initial RAM file system is registered nowhere.
+            "rootfs" | "ramfs" => Self::Pseudo,
             _ if nodev(fstype) || nodev(base) => Self::Pseudo,
             _ => Self::Freezable,
         }
@@ -73,6 +75,7 @@ mod tests {
             ("somefs-of-2031", Kind::Freezable),
             ("tmpfs", Kind::Pseudo),
             ("autofs", Kind::Pseudo),
+            ("rootfs", Kind::Pseudo),
             ("nfs", Kind::Remote),
             ("nfs4", Kind::Remote),
             ("fuse", Kind::Fuse),

@@ -33,7 +33,7 @@ pub mod watch;
 pub use blockdev::BlockDevice;
 pub use device::DeviceNumber;
 pub use mountinfo::Mount;
-pub use namespaces::Namespace;
+pub use namespaces::{Namespace, namespaces_fingerprint};
 pub use plan::{Candidate, LeftOut, Plan, Superblock};
 pub use policy::Policy;
 pub use processes::Process;

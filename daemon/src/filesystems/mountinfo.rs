@@ -181,7 +181,7 @@ fn number(text: Option<&[u8]>) -> Option<u64> {
 }
 
 /// Undoes `mangle()` and `seq_escape()`: a backslash and three octal digits are one byte, any other backslash is itself.
-pub(crate) fn unescape(text: &[u8]) -> OsString {
+pub fn unescape(text: &[u8]) -> OsString {
     let mut out = Vec::with_capacity(text.len());
     let mut rest = text;
     while let Some((byte, tail)) = rest.split_first() {

@@ -6,6 +6,7 @@
 //! by a bind mount of its file alone) and one that a single thread made for itself are not seen.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::{Path, PathBuf};
 
 use super::device::DeviceNumber;
@@ -67,6 +68,25 @@ pub(crate) fn read_others(
     }
     others.elsewhere = places.elsewhere();
     Ok(others)
+}
+
+/// A number that stays the same as long as all other namespaces have the mounts they have. Reads their tables, parses none.
+///
+/// # Errors
+/// When `/proc` cannot be read.
+pub fn namespaces_fingerprint() -> Result<u64, ScanError> {
+    let proc = Path::new("/proc");
+    let listed = processes::list(proc)?;
+    let mut unread = listed.unread;
+    let tables = listed.namespaces.into_iter().filter_map(|pids| {
+        let (_, table) = processes::table(proc, pids, &mut unread)?;
+        let mut hasher = DefaultHasher::new();
+        table.hash(&mut hasher);
+        Some(hasher.finish())
+    });
+    // A sum, because the namespaces come in no order.
+    let sum = tables.fold(0, |sum: u64, hash| sum.wrapping_add(hash).wrapping_add(1));
+    Ok(sum.wrapping_add(unread as u64))
 }
 
 /// The superblocks seen so far.

@@ -29,10 +29,13 @@ impl<'a> MountTree<'a> {
         };
         for (index, mount) in mounts.iter().enumerate() {
             let point = bytes(&mount.mount_point);
-            tree.children
-                .entry((mount.parent, point))
-                .or_default()
-                .push(index);
+            // The first root of all, that of an initial RAM file system, is its own parent.
+            if mount.parent != mount.id {
+                tree.children
+                    .entry((mount.parent, point))
+                    .or_default()
+                    .push(index);
+            }
             tree.at.entry(point).or_default().push(index);
         }
         let parents = tree.parents();

@@ -31,6 +31,11 @@ fn a_plain_tree_hides_nothing() {
 }
 
 #[test]
+fn a_root_that_is_its_own_parent_hides_nothing() {
+    assert_eq!(hidden(&[(1, 1, "/"), (2, 1, "/a"), (3, 2, "/a/b")]), NONE);
+}
+
+#[test]
 fn a_mount_over_a_mount_hides_it_and_what_is_on_it() {
     assert_eq!(
         hidden(&[(1, 0, "/"), (2, 1, "/a"), (3, 2, "/a/b"), (4, 2, "/a")]),

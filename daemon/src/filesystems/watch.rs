@@ -12,7 +12,7 @@ use super::device::DeviceNumber;
 use super::kinds::Kind;
 use super::mountinfo::{self, Mount};
 use super::policy::Policy;
-use super::scan::Scan;
+use super::scan::{Scan, ScanError};
 
 /// Our mount table, held open. Open it before the scan, so that no change falls between the two.
 ///
@@ -27,10 +27,15 @@ impl TableWatch {
     ///
     /// # Errors
     /// When `/proc` is not there.
-    pub fn open() -> io::Result<Self> {
-        Ok(Self {
-            table: File::open("/proc/self/mountinfo")?,
-        })
+    pub fn open() -> Result<Self, ScanError> {
+        let path = "/proc/self/mountinfo";
+        match File::open(path) {
+            Ok(table) => Ok(Self { table }),
+            Err(source) => Err(ScanError::Read {
+                path: path.into(),
+                source,
+            }),
+        }
     }
 
     /// Whether anything was mounted, unmounted, moved or remounted since the last call, or since [`TableWatch::open`]. Does not wait.
@@ -62,12 +67,25 @@ impl TableWatch {
     /// # Errors
     /// When the table cannot be read or understood: take it for a change that matters.
     pub fn appeared(&self, before: &Scan, policy: &Policy) -> io::Result<Vec<Mount>> {
+        Ok(appeared(self.mounts()?, before, policy))
+    }
+
+    /// Whether [`TableWatch::appeared`] would name any in the table `now`.
+    #[must_use]
+    pub fn appeared_in(&self, now: Vec<Mount>, before: &Scan, policy: &Policy) -> bool {
+        !appeared(now, before, policy).is_empty()
+    }
+
+    /// The table as it is now.
+    ///
+    /// # Errors
+    /// When it cannot be read or understood.
+    pub fn mounts(&self) -> io::Result<Vec<Mount>> {
         let mut table = &self.table;
         table.rewind()?;
         let mut bytes = Vec::new();
         table.read_to_end(&mut bytes)?;
-        let now = mountinfo::parse(&bytes).map_err(io::Error::other)?;
-        Ok(appeared(now, before, policy))
+        mountinfo::parse(&bytes).map_err(io::Error::other)
     }
 }
 

@@ -1,27 +1,26 @@
 //! The phases of a checkpoint: plan, open, flush, ledger and guardian, freeze, hold, thaw.
 
 use std::sync::Arc;
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use super::backend::{Backend, Target};
+use super::backend::Backend;
 use super::error::FreezeError;
 use super::faults;
 use super::guardian::Guard;
-use super::hold::Hold;
+use super::hold::{Hold, THAW_PATIENCE};
 use super::ledger::{Ledger, Place};
 use super::pool::Pool;
+use super::prepare::prepare;
 use super::report::Report;
 use super::signal::Signal;
-use super::slot::Slot;
+use super::slot::{Operation, Slot};
 use crate::config::ForeignFreeze;
-use crate::filesystems::Plan;
 use crate::telemetry::Gate;
+use crate::telemetry::gate::Closed;
 
 /// More threads than this do not make slow disks faster, and each has a locked stack.
 const MOST_THREADS: usize = 32;
-
-/// A mount table that keeps changing between reading and opening is read this often.
-const MOST_PLANS: u32 = 5;
 
 /// File systems that appear while the others are frozen make the freeze begin anew, this often.
 const MOST_ATTEMPTS: u32 = 3;
@@ -52,7 +51,11 @@ pub struct Engine<B: Backend> {
     place: Place,
     ledger: Option<Arc<Ledger>>,
     hold: Option<Hold<B>>,
-    /// File systems of which a call has not returned.
+    /// Keeps the log back until the host has its answer.
+    quiet: Option<Closed>,
+    /// A thread that has not come back from an open.
+    preparing: Option<JoinHandle<()>>,
+    /// File systems of which a call has not returned, or that could not be thawed.
     stuck: Vec<Arc<Slot<B>>>,
 }
 
@@ -69,6 +72,8 @@ impl<B: Backend> Engine<B> {
             place: Place::Memory,
             ledger: None,
             hold: None,
+            quiet: None,
+            preparing: None,
             stuck: Vec::new(),
         }
     }
@@ -103,12 +108,12 @@ impl<B: Backend> Engine<B> {
     ///
     /// # Errors
     /// [`FreezeError`], as [`Engine::freeze`] would give it.
-    pub fn check(&mut self) -> Result<Plan, FreezeError> {
+    pub fn check(&mut self) -> Result<(), FreezeError> {
         self.refuse_if_stuck()?;
         if let Some(guard) = &mut self.guard {
             guard.check()?;
         }
-        Ok(self.backend.plan()?)
+        Ok(self.backend.foresee()?)
     }
 
     /// Freezes every file system of the plan, or none.
@@ -119,6 +124,7 @@ impl<B: Backend> Engine<B> {
         if self.hold.is_some() {
             return Err(FreezeError::Held);
         }
+        self.open_log();
         self.refuse_if_stuck()?;
         if let Some(guard) = &mut self.guard {
             guard.check()?;
@@ -144,16 +150,23 @@ impl<B: Backend> Engine<B> {
             Err(_) => false,
         };
         if complete {
+            if let Some(guard) = &mut self.guard {
+                guard.hold(self.limits.hold + GRACE);
+            }
+            hold.frozen_at = Instant::now();
             self.hold = Some(hold);
             return Ok(true);
         }
         hold.thaw();
-        self.stuck = hold.unreturned();
-        self.settle();
+        self.keep_unreturned(&hold);
+        self.quiet = hold.gate.take();
         for failure in hold.finish().failures {
             tracing::error!("{failure}");
         }
-        result.map(|()| false)
+        result.map(|()| {
+            self.open_log();
+            false
+        })
     }
 
     fn freeze_all(&mut self, hold: &mut Hold<B>) -> Result<(), FreezeError> {
@@ -185,9 +198,27 @@ impl<B: Backend> Engine<B> {
         faults::reach("thaw");
         hold.thaw();
         faults::reach("thawed");
-        self.stuck = hold.unreturned();
-        self.settle();
+        self.keep_unreturned(&hold);
+        self.quiet = hold.gate.take();
         Some(hold.finish())
+    }
+
+    /// Lets the log go on after a thaw, or after a freeze that failed: once the host has its answer.
+    pub fn open_log(&mut self) {
+        self.quiet = None;
+    }
+
+    /// What is left over is tried once more now, and before the next freeze.
+    fn keep_unreturned(&mut self, hold: &Hold<B>) {
+        self.stuck = hold.unreturned();
+        self.thaw_again();
+        self.forget_settled();
+    }
+
+    fn forget_settled(&mut self) {
+        self.stuck
+            .retain(|slot| slot.running().is_some() || slot.is_frozen());
+        self.settle();
     }
 
     /// Lets guardian and ledger go, once nothing is left that they would have to thaw.
@@ -204,74 +235,67 @@ impl<B: Backend> Engine<B> {
     }
 
     fn refuse_if_stuck(&mut self) -> Result<(), FreezeError> {
-        self.stuck
-            .retain(|slot| slot.running().is_some() || slot.is_frozen());
+        self.thaw_again();
+        self.forget_settled();
         match self.stuck.first() {
-            Some(slot) => Err(FreezeError::Stuck(slot.target().to_string())),
-            None => {
-                self.settle();
-                Ok(())
+            Some(slot) if slot.running().is_some() => {
+                Err(FreezeError::Stuck(slot.target().to_string()))
             }
+            Some(slot) => Err(FreezeError::StillFrozen(slot.target().to_string())),
+            None => Ok(()),
         }
     }
 
-    /// Plans and opens. A mount that vanished in between makes a new plan, so that no parent is frozen for it.
-    fn prepare(&self) -> Result<Hold<B>, FreezeError> {
-        let started = Instant::now();
-        let mut attempts = 0;
-        let (stages, flushed_only) = loop {
-            attempts += 1;
-            match self.open_all(&self.backend.plan()?) {
-                Ok(slots) => break slots,
-                Err(error) if attempts == MOST_PLANS => return Err(error),
-                Err(_) => {}
-            }
+    /// Tries once more what could not be thawed before.
+    fn thaw_again(&mut self) {
+        let again: Vec<_> = self.stuck.iter().filter(|slot| slot.wants_thaw()).collect();
+        if again.is_empty() {
+            return;
+        }
+        let Ok(pool) = Pool::start(again.len().min(MOST_THREADS)) else {
+            return;
         };
-        let threads = stages.iter().map(Vec::len).sum::<usize>() + flushed_only.len();
-        let pool = Pool::start(threads.clamp(1, MOST_THREADS)).map_err(FreezeError::Threads)?;
+        for slot in &again {
+            slot.submit(&pool, &self.backend, &self.signal, Operation::Thaw);
+        }
+        let idle = || again.iter().all(|slot| slot.running().is_none());
+        let _ = self
+            .signal
+            .wait(Instant::now() + THAW_PATIENCE, false, idle);
+    }
+
+    /// Plans and opens everything, and starts the threads.
+    fn prepare(&mut self) -> Result<Hold<B>, FreezeError> {
+        let started = Instant::now();
+        let prepared = prepare(&self.backend, &self.signal, &mut self.preparing)?;
+        let count =
+            prepared.stages.iter().map(Vec::len).sum::<usize>() + prepared.flushed_only.len();
+        let pool = Pool::start(count.clamp(1, MOST_THREADS)).map_err(FreezeError::Threads)?;
         Ok(Hold {
             backend: Arc::clone(&self.backend),
             signal: Arc::clone(&self.signal),
             pool,
-            stages,
-            flushed_only,
+            stages: prepared.stages,
+            flushed_only: prepared.flushed_only,
             report: Report {
                 prepare: started.elapsed(),
                 ..Report::default()
             },
             frozen_at: Instant::now(),
+            thawed: false,
             gate: None,
         })
     }
+}
 
-    #[expect(
-        clippy::type_complexity,
-        reason = "the stages, and what is flushed only"
-    )]
-    fn open_all(
-        &self,
-        plan: &Plan,
-    ) -> Result<(Vec<Vec<Arc<Slot<B>>>>, Vec<Arc<Slot<B>>>), FreezeError> {
-        let open = |target: Target| -> Result<Arc<Slot<B>>, FreezeError> {
-            let handle = self.backend.open(&target)?;
-            Ok(Arc::new(Slot::new(target, handle)))
-        };
-        let stages = plan
-            .stages
-            .iter()
-            .map(|stage| {
-                stage
-                    .iter()
-                    .map(|superblock| open(superblock.into()))
-                    .collect()
-            })
-            .collect::<Result<_, _>>()?;
-        let flushed_only = plan
-            .left_out
-            .iter()
-            .filter(|left_out| left_out.flush)
-            .map(|left_out| open(left_out.into()))
-            .collect::<Result<_, _>>()?;
-        Ok((stages, flushed_only))
+impl<B: Backend> Drop for Engine<B> {
+    fn drop(&mut self) {
+        match self.hold.take() {
+            Some(mut hold) => {
+                hold.thaw();
+                self.keep_unreturned(&hold);
+            }
+            None => self.thaw_again(),
+        }
     }
 }

@@ -44,11 +44,30 @@ pub enum FreezeError {
     /// `FIFREEZE` takes longer than the freeze limit.
     #[error("{0} was not frozen within {secs} s: its device may be stuck", secs = .1.as_secs())]
     FreezeLimit(String, Duration),
-    /// A freeze or thaw of an earlier checkpoint has not returned.
+    /// A freeze, thaw or flush of an earlier checkpoint has not returned.
     #[error(
-        "{0} is stuck in a freeze of an earlier checkpoint, and will be thawed the moment it returns: no freeze until then"
+        "{0} is stuck in a freeze of an earlier checkpoint, and is thawed the moment that returns: no freeze until then"
     )]
     Stuck(String),
+    /// The thaw of an earlier checkpoint failed, also when tried again.
+    #[error(
+        "{0} could not be thawed after an earlier checkpoint, also not now: no freeze until it is"
+    )]
+    StillFrozen(String),
+    /// A file system that cannot be frozen could not be flushed either.
+    #[error("{0} cannot be frozen, and cannot be flushed either, so that the image would be torn")]
+    Flush(String, #[source] io::Error),
+    /// The file systems could not be opened in time.
+    #[error("the file systems could not be opened within {secs} s: something that an open waits for is stuck", secs = .0.as_secs())]
+    OpenLimit(Duration),
+    /// The opening of an earlier attempt has not returned.
+    #[error("an earlier attempt still waits for a file system to open: no freeze until it returns")]
+    StillOpening,
+    /// The mount table changes faster than it can be read.
+    #[error(
+        "the mount table kept changing while the file systems were opened: given up after {0} attempts"
+    )]
+    Unsettled(u32),
     /// A hold is there already.
     #[error("the file systems are held already")]
     Held,

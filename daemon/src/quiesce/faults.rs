@@ -5,8 +5,8 @@
 //! `stop` (SIGSTOP), `term` (SIGTERM), `panic`, `sleep` (for 3 s, so that a fault from outside can be timed).
 
 /// The boundaries, in the order of a checkpoint.
-pub const POINTS: [&str; 8] = [
-    "plan", "flush", "arm", "freeze", "stage", "frozen", "thaw", "thawed",
+pub const POINTS: [&str; 9] = [
+    "plan", "open", "flush", "arm", "freeze", "stage", "frozen", "thaw", "thawed",
 ];
 
 /// The process comes to a boundary.

@@ -4,30 +4,35 @@
 //! a detached copy of the mount: `umount` works meanwhile, and the thaw still reaches the file system.
 
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use hvutil_sys::mount;
 use nix::fcntl::{OFlag, open};
 use nix::sys::stat::{Mode, SFlag, fstat};
 
-use super::backend::Target;
+use super::live::is_live;
+use super::target::Target;
 use crate::filesystems::DeviceNumber;
+use crate::filesystems::text::printable;
 
 /// An open descriptor on a file system, fit for `FIFREEZE`.
 #[derive(Debug)]
 pub struct Handle {
     fd: OwnedFd,
+    dev: DeviceNumber,
+    mount_id: Option<u64>,
 }
 
 /// No way leads to a file system.
 #[derive(Debug, thiserror::Error)]
-#[error("{target} cannot be opened through any of its mounts")]
+#[error("{target} cannot be opened{}", .by_mount.as_ref().map_or_else(String::new, |error| format!(" by its mount point ({error})")))]
 pub struct HandleError {
     target: String,
-    /// Why the last way failed.
+    by_mount: Option<io::Error>,
+    /// Why its device does not lead there either.
     #[source]
-    source: io::Error,
+    by_device: io::Error,
 }
 
 impl Handle {
@@ -37,20 +42,43 @@ impl Handle {
     /// # Errors
     /// [`HandleError`] when no way leads there.
     pub fn open(target: &Target) -> Result<Self, HandleError> {
-        let mut last = None;
+        let mut by_mount = None;
         for (id, path) in &target.mounts {
-            match open_mount(*id, path) {
-                Ok(fd) => return Ok(Self { fd }),
-                Err(error) => last = Some(error),
+            match open_mount(*id, path, target) {
+                Ok(fd) => {
+                    return Ok(Self {
+                        fd,
+                        dev: target.dev,
+                        mount_id: Some(*id),
+                    });
+                }
+                Err(error) => by_mount = Some(error),
             }
         }
-        open_device(target)
-            .map(|fd| Self { fd })
-            .map_err(|error| HandleError {
+        match open_device(target) {
+            Ok(fd) => Ok(Self {
+                fd,
+                dev: target.dev,
+                mount_id: None,
+            }),
+            Err(by_device) => Err(HandleError {
                 target: target.to_string(),
-                // Why the mounts failed says more than that the device cannot be mounted a second time.
-                source: last.unwrap_or(error),
-            })
+                by_mount,
+                by_device,
+            }),
+        }
+    }
+
+    /// The superblock it was opened for.
+    #[must_use]
+    pub fn dev(&self) -> DeviceNumber {
+        self.dev
+    }
+
+    /// The mount it was opened through, if it was one.
+    #[must_use]
+    pub fn mount_id(&self) -> Option<u64> {
+        self.mount_id
     }
 }
 
@@ -60,20 +88,20 @@ impl AsFd for Handle {
     }
 }
 
-fn open_mount(id: u64, path: &Path) -> io::Result<OwnedFd> {
+fn open_mount(id: u64, path: &Path, target: &Target) -> io::Result<OwnedFd> {
     // O_PATH opens nothing yet: no device, no automount, no file-system code.
-    let place = open(
-        path,
-        OFlag::O_PATH | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW,
-        Mode::empty(),
-    )?;
+    let flags = OFlag::O_PATH | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW;
+    let place = open(path, flags, Mode::empty())?;
     let found = mount::mount_id(&place)?;
     if found != id {
         return Err(io::Error::other(format!(
             "{} is no longer that mount, or is hidden under another (mount {found} where {id} was expected)",
-            path.display()
+            printable(path)
         )));
     }
+    // The kernel gives the id of a mount that has gone to the next one made. Only a btrfs subvolume has a device
+    // number that is not its superblock's.
+    verify(&place, target)?;
     let kind = SFlag::from_bits_truncate(fstat(&place)?.st_mode) & SFlag::S_IFMT;
     match kind {
         SFlag::S_IFDIR => match mount::clone_mount(&place) {
@@ -84,37 +112,42 @@ fn open_mount(id: u64, path: &Path) -> io::Result<OwnedFd> {
         SFlag::S_IFREG => reopen_file(&place),
         _ => Err(io::Error::other(format!(
             "{} is neither a directory nor a file",
-            path.display()
+            printable(path)
         ))),
     }
 }
 
-/// Opens what an `O_PATH` descriptor names, without a second look-up of its path.
-fn reopen_file(place: &OwnedFd) -> io::Result<OwnedFd> {
-    use std::os::fd::AsRawFd;
-    let path = PathBuf::from(format!("/proc/self/fd/{}", place.as_raw_fd()));
-    Ok(open(
-        &path,
-        OFlag::O_RDONLY | OFlag::O_CLOEXEC,
-        Mode::empty(),
-    )?)
+fn verify(fd: impl AsFd, target: &Target) -> io::Result<()> {
+    let (major, minor) = mount::device_number(fd)?;
+    if target.dev.is_anonymous() || DeviceNumber::new(major, minor) == target.dev {
+        return Ok(());
+    }
+    Err(io::Error::other(format!(
+        "another file system, {major}:{minor}, is there now"
+    )))
 }
 
+/// Opens what an `O_PATH` descriptor names, without a second look-up of its path.
+fn reopen_file(place: &OwnedFd) -> io::Result<OwnedFd> {
+    let path = PathBuf::from(format!("/proc/self/fd/{}", place.as_raw_fd()));
+    let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC;
+    Ok(open(&path, flags, Mode::empty())?)
+}
+
+/// A second mount of a superblock that is mounted where no path leads. What is not mounted at all stays so: mounting
+/// it would replay its journal.
 fn open_device(target: &Target) -> io::Result<OwnedFd> {
+    let source = printable(&target.source);
     if !target.source.starts_with("/dev") {
         return Err(io::Error::other(format!(
-            "{} names no device to mount a second time",
-            target.source.display()
+            "{source} is no device to be mounted a second time"
         )));
+    }
+    if !is_live(target)? {
+        return Err(io::Error::other(format!("{source} is not mounted")));
     }
     let tree = mount::mount_device(&target.fstype, &target.source)?;
     let root = mount::open_root(&tree)?;
-    let (major, minor) = mount::device_number(&root)?;
-    if (DeviceNumber { major, minor }) == target.dev {
-        return Ok(root);
-    }
-    Err(io::Error::other(format!(
-        "{} now holds another file system ({major}:{minor})",
-        target.source.display()
-    )))
+    verify(&root, target)?;
+    Ok(root)
 }

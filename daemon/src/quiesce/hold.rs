@@ -23,7 +23,10 @@ const QUICK_PASS: Duration = Duration::from_millis(100);
 const MOST_PASSES: u32 = 3;
 
 /// How long a thaw may take before the next stage is thawed regardless.
-const THAW_PATIENCE: Duration = Duration::from_secs(5);
+pub(super) const THAW_PATIENCE: Duration = Duration::from_secs(5);
+
+/// How long a freeze that was given up may take to return before the host is told: most do once the others are thawed.
+const RETURN_PATIENCE: Duration = Duration::from_millis(500);
 
 /// What is frozen, or being frozen. Dropping it thaws.
 #[derive(Debug)]
@@ -35,6 +38,8 @@ pub(super) struct Hold<B: Backend> {
     pub(super) flushed_only: Vec<Arc<Slot<B>>>,
     pub(super) report: Report,
     pub(super) frozen_at: Instant,
+    /// Every thaw has been tried.
+    pub(super) thawed: bool,
     /// Last, so that the log opens when all else is done.
     pub(super) gate: Option<Closed>,
 }
@@ -70,16 +75,7 @@ impl<B: Backend> Hold<B> {
     }
 
     fn submit(&self, slot: &Arc<Slot<B>>, operation: Operation) {
-        slot.begin(operation);
-        let (slot, backend, signal) = (
-            Arc::clone(slot),
-            Arc::clone(&self.backend),
-            Arc::clone(&self.signal),
-        );
-        self.pool.submit(move || {
-            slot.run(&backend, operation);
-            signal.notify();
-        });
+        slot.submit(&self.pool, &self.backend, &self.signal, operation);
     }
 
     /// Writes back in parallel while applications go on, so that the freeze finds little.
@@ -106,10 +102,10 @@ impl<B: Backend> Hold<B> {
                 break;
             }
         }
-        // A flush that failed is no reason to give up: FIFREEZE writes the same back, and is the judge.
-        for slot in self.all() {
-            if let Some(error) = slot.take_failure() {
-                tracing::warn!("{} reports a write-back error: {error}", slot.target());
+        // Where FIFREEZE follows it is the judge: it writes the same back. What is only flushed has no other.
+        for slot in &self.flushed_only {
+            if let Some(error) = slot.take_flush_failure() {
+                return Err(FreezeError::Flush(slot.target().to_string(), error));
             }
         }
         Ok(())
@@ -142,6 +138,9 @@ impl<B: Backend> Hold<B> {
                 match slot.take_failure() {
                     None => {}
                     Some(error) if error.raw_os_error() == Some(libc::EOPNOTSUPP) => {
+                        if let Some(error) = slot.take_flush_failure() {
+                            return Err(FreezeError::Flush(slot.target().to_string(), error));
+                        }
                         cannot.push(Arc::clone(slot));
                     }
                     Some(error) if error.raw_os_error() == Some(libc::EBUSY) => {
@@ -166,14 +165,15 @@ impl<B: Backend> Hold<B> {
     /// Thaws in exact reverse. A call that does not return is left to its thread, and the rest is thawed regardless:
     /// that frees most stuck ones.
     pub(super) fn thaw(&mut self) {
+        self.thawed = true;
         let started = Instant::now();
         let mut failures = Vec::new();
         for stage in self.stages.iter().rev() {
-            for slot in stage {
-                if slot.abandon() {
-                    // Its thread is lost to the pool until the kernel returns.
-                    self.add_thread(&mut failures);
-                }
+            // All of them first: a new thread would take one that still waits for a thread.
+            let abandoned = stage.iter().filter(|slot| slot.abandon()).count();
+            for _ in 0..abandoned {
+                // Each has taken a thread from the pool, until the kernel returns.
+                self.add_thread(&mut failures);
             }
             let frozen: Vec<_> = stage.iter().filter(|slot| slot.wants_thaw()).collect();
             for slot in &frozen {
@@ -206,7 +206,7 @@ impl<B: Backend> Hold<B> {
         };
         let _ = self
             .signal
-            .wait(Instant::now() + THAW_PATIENCE, false, idle);
+            .wait(Instant::now() + RETURN_PATIENCE, false, idle);
         self.report.thaw = started.elapsed();
         self.report.failures = failures.iter().map(|error| with_causes(error)).collect();
     }
@@ -244,9 +244,11 @@ impl<B: Backend> Hold<B> {
 
 impl<B: Backend> Drop for Hold<B> {
     fn drop(&mut self) {
-        if self
-            .all()
-            .any(|slot| slot.is_frozen() || slot.running() == Some(Operation::Freeze))
+        // What the thaw could not do the first time is with the ledger and the guardian now.
+        if !self.thawed
+            && self
+                .all()
+                .any(|slot| slot.is_frozen() || slot.running() == Some(Operation::Freeze))
         {
             self.thaw();
         }

@@ -7,13 +7,13 @@ use std::ffi::OsString;
 use std::fmt::Write as _;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, Write};
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use hvutil_sys::shared::SharedBytes;
 
-use super::backend::Target;
+use super::target::Target;
 use crate::filesystems::DeviceNumber;
 use crate::filesystems::mountinfo::unescape;
 
@@ -104,7 +104,6 @@ impl Ledger {
         let mut offsets = Vec::new();
         for target in targets {
             offsets.push(text.len());
-            let mount_point = target.mounts.first().map(|(_, path)| path.as_os_str());
             let _ = writeln!(
                 text,
                 "{} {} {} {} {}",
@@ -112,7 +111,7 @@ impl Ledger {
                 target.dev,
                 escape(target.fstype.as_bytes()),
                 escape(target.source.as_os_str().as_bytes()),
-                escape(mount_point.unwrap_or_default().as_bytes()),
+                escape(target.place.as_os_str().as_bytes()),
             );
         }
         let file = match place {
@@ -267,7 +266,8 @@ impl From<Entry> for Target {
         Self {
             dev: entry.dev,
             fstype: entry.fstype,
-            source: PathBuf::from(OsString::from_vec(entry.source.into_vec())),
+            source: PathBuf::from(entry.source),
+            place: entry.mount_point,
             mounts: Vec::new(),
         }
     }
@@ -282,7 +282,8 @@ mod tests {
             dev: DeviceNumber::new(8, dev),
             fstype: "ext4".to_owned(),
             source: PathBuf::from("/dev/sd a\\"),
-            mounts: vec![(30, mount_point.into())],
+            place: mount_point.into(),
+            mounts: vec![],
         }
     }
 

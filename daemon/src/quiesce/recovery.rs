@@ -3,13 +3,16 @@
 use std::io;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
+use std::sync::mpsc;
+use std::thread;
 
 use hvutil_sys::freeze;
 
-use super::backend::Target;
 use super::error::with_causes;
 use super::handle::Handle;
+use super::hold::THAW_PATIENCE;
 use super::ledger;
+use super::target::Target;
 use crate::filesystems::text::printable;
 use crate::filesystems::{Plan, Policy, Scan, ScanError, scan};
 
@@ -48,13 +51,14 @@ pub enum RecoveryError {
     Scan(#[from] ScanError),
 }
 
-/// Thaws what the ledger at `path` has on record as frozen, in reverse order; removes it when nothing is left.
+/// Thaws what the ledger at `path` has on record as frozen, in reverse order; with `remove`, removes it when nothing
+/// is left.
 ///
 /// A file system is found by its superblock, through whichever mount of it there is now, or through its device.
 ///
 /// # Errors
 /// [`RecoveryError`]; a file system that cannot be thawed is an [`Outcome`], and does not stop the others.
-pub fn by_ledger(path: &Path) -> Result<Vec<Outcome>, RecoveryError> {
+pub fn by_ledger(path: &Path, remove: bool) -> Result<Vec<Outcome>, RecoveryError> {
     let entries = match ledger::read(path) {
         Ok(Some(entries)) => entries,
         Ok(None) => return Ok(Vec::new()),
@@ -79,10 +83,10 @@ pub fn by_ledger(path: &Path) -> Result<Vec<Outcome>, RecoveryError> {
         target.mounts = ways(&scan, &target);
         outcomes.push(Outcome {
             name,
-            result: thaw(&target),
+            result: thaw(target),
         });
     }
-    if outcomes.iter().all(|outcome| outcome.result.is_ok()) {
+    if remove && outcomes.iter().all(|outcome| outcome.result.is_ok()) {
         let _ = std::fs::remove_file(path);
     }
     Ok(outcomes)
@@ -106,10 +110,11 @@ pub fn by_paths(paths: &[PathBuf]) -> Result<Vec<Outcome>, RecoveryError> {
                 "nothing is mounted there: name a mount point as 'hv-vssd plan' shows it".to_owned()
             })
             .and_then(|mount| {
-                thaw(&Target {
+                thaw(Target {
                     dev: mount.dev,
                     fstype: mount.fstype.clone(),
                     source: PathBuf::from(&mount.source),
+                    place: path.clone(),
                     mounts: vec![(mount.id, mount.mount_point.clone())],
                 })
             });
@@ -129,7 +134,7 @@ pub fn all() -> Result<Vec<Outcome>, RecoveryError> {
     let plan = Plan::new(&scan()?, &Policy::default());
     let outcome = |target: Target| Outcome {
         name: target.to_string(),
-        result: thaw(&target),
+        result: thaw(target),
     };
     Ok(plan
         .superblocks()
@@ -139,7 +144,22 @@ pub fn all() -> Result<Vec<Outcome>, RecoveryError> {
         .collect())
 }
 
-fn thaw(target: &Target) -> Result<Thaw, String> {
+/// In a thread: a dead device must not keep the others from being thawed, nor the agent from its start.
+fn thaw(target: Target) -> Result<Thaw, String> {
+    let (done, result) = mpsc::channel();
+    thread::Builder::new()
+        .name("thaw".to_owned())
+        .spawn(move || drop(done.send(open_and_thaw(&target))))
+        .map_err(|error| error.to_string())?;
+    result.recv_timeout(THAW_PATIENCE).unwrap_or_else(|_| {
+        Err(format!(
+            "it does not return within {} s: its device may be stuck; the attempt goes on",
+            THAW_PATIENCE.as_secs()
+        ))
+    })
+}
+
+fn open_and_thaw(target: &Target) -> Result<Thaw, String> {
     let handle = Handle::open(target).map_err(|error| with_causes(&error))?;
     match freeze::thaw(handle.as_fd()) {
         Ok(()) => Ok(Thaw::Thawed),

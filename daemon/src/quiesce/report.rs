@@ -55,16 +55,21 @@ impl fmt::Display for Report {
             .filter(|fs| !fs.flushed_only)
             .count();
         let flushed = self.file_systems.len() - frozen;
-        write!(f, "{frozen} file systems held for {}", ms(self.hold))?;
+        write!(
+            f,
+            "{} held for {}",
+            count(frozen, "file system"),
+            ms(self.hold)
+        )?;
         if flushed > 0 {
             write!(f, ", {flushed} only flushed")?;
         }
         write!(
             f,
-            " (prepare {}, flush {} in {} passes, freeze {}, thaw {})",
+            " (prepare {}, flush {} in {}, freeze {}, thaw {})",
             ms(self.prepare),
             ms(self.flush),
-            self.passes,
+            count(self.passes as usize, "pass"),
             ms(self.freeze),
             ms(self.thaw)
         )
@@ -83,6 +88,15 @@ impl fmt::Display for FileSystemReport {
             ms(self.times.freeze),
             ms(self.times.thaw)
         )
+    }
+}
+
+/// A number and its noun.
+pub(in crate::quiesce) fn count(number: usize, noun: &str) -> String {
+    match (number, noun) {
+        (1, _) => format!("1 {noun}"),
+        (_, "pass") => format!("{number} passes"),
+        _ => format!("{number} {noun}s"),
     }
 }
 

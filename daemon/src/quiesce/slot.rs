@@ -4,8 +4,11 @@ use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::backend::{Backend, Target};
+use super::backend::Backend;
 use super::ledger::{Ledger, Mark};
+use super::pool::Pool;
+use super::signal::Signal;
+use super::target::Target;
 
 /// How long someone else's freeze is waited for: that of a snapshot lasts some milliseconds.
 const FOREIGN_PATIENCE: Duration = Duration::from_secs(2);
@@ -36,6 +39,7 @@ pub struct Slot<B: Backend> {
 struct Cell {
     running: Option<Operation>,
     failure: Option<io::Error>,
+    flush_failure: Option<io::Error>,
     frozen: bool,
     abandoned: bool,
     times: Times,
@@ -95,6 +99,11 @@ impl<B: Backend> Slot<B> {
     ///
     /// A freeze that was given up meanwhile is undone here, by the thread that has the handle.
     pub fn run(&self, backend: &B, operation: Operation) {
+        if operation == Operation::Freeze && self.is_abandoned() {
+            // Given up while it waited for a thread.
+            self.lock().running = None;
+            return;
+        }
         let started = Instant::now();
         let result = match operation {
             Operation::Flush => backend.sync(&self.handle),
@@ -120,7 +129,13 @@ impl<B: Backend> Slot<B> {
             }
             _ => {}
         }
-        cell.failure = result.err();
+        match result {
+            // Over all passes: the kernel tells a write-back error once.
+            Err(error) if operation == Operation::Flush => {
+                cell.flush_failure.get_or_insert(error);
+            }
+            result => cell.failure = result.err(),
+        }
         if operation == Operation::Freeze && cell.frozen && cell.abandoned {
             cell.running = Some(Operation::Thaw);
             drop(cell);
@@ -143,11 +158,12 @@ impl<B: Backend> Slot<B> {
             });
             match result {
                 Err(error)
-                    if error.raw_os_error() == Some(libc::EBUSY)
-                        && Instant::now() < patience
-                        && !self.is_abandoned() =>
+                    if error.raw_os_error() == Some(libc::EBUSY) && Instant::now() < patience =>
                 {
                     std::thread::sleep(FOREIGN_PAUSE);
+                    if self.is_abandoned() {
+                        return Err(error);
+                    }
                 }
                 result => return result,
             }
@@ -184,6 +200,32 @@ impl<B: Backend> Slot<B> {
     /// The last operation's error, which is forgotten here.
     pub fn take_failure(&self) -> Option<io::Error> {
         self.lock().failure.take()
+    }
+
+    /// The first error of a flush, which is forgotten here.
+    pub fn take_flush_failure(&self) -> Option<io::Error> {
+        self.lock().flush_failure.take()
+    }
+
+    /// Lets a thread of the pool run `operation`, and notifies when it is done.
+    pub fn submit(
+        self: &Arc<Self>,
+        pool: &Pool,
+        backend: &Arc<B>,
+        signal: &Arc<Signal>,
+        operation: Operation,
+    ) {
+        self.begin(operation);
+        let (slot, backend, signal) = (Arc::clone(self), Arc::clone(backend), Arc::clone(signal));
+        pool.submit(move || {
+            let run = std::panic::AssertUnwindSafe(|| slot.run(&backend, operation));
+            if std::panic::catch_unwind(run).is_err() {
+                let mut cell = slot.lock();
+                cell.running = None;
+                cell.failure = Some(io::Error::other("an internal error, see the log"));
+            }
+            signal.notify();
+        });
     }
 
     /// How long the calls took so far.

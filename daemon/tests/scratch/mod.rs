@@ -19,7 +19,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use hv_vssd::filesystems::{DeviceNumber, Plan, Policy, ScanError, scan};
-use hv_vssd::quiesce::backend::{Backend, Kernel, Target};
+use hv_vssd::quiesce::Kernel;
+use hv_vssd::quiesce::backend::{Backend, Target};
 use hv_vssd::quiesce::handle::{Handle, HandleError};
 use hvutil_sys::loopdev::LoopDevice;
 use hvutil_sys::{freeze, mount};
@@ -163,6 +164,10 @@ impl Disk {
             dev: self.dev,
             fstype: self.fstype.to_owned(),
             source: self.device().to_owned(),
+            place: paths
+                .first()
+                .map(|path| path.to_path_buf())
+                .unwrap_or_default(),
             mounts: mounts.collect(),
         }
     }
@@ -215,7 +220,7 @@ pub(crate) fn until(what: &str, mut condition: impl FnMut() -> bool) {
 }
 
 /// The kernel, of which only scratch disks are in sight: everything else is taken out of the plan, and refused.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(crate) struct ScratchKernel {
     kernel: Kernel,
     mine: Vec<DeviceNumber>,
@@ -224,9 +229,7 @@ pub(crate) struct ScratchKernel {
 impl ScratchKernel {
     pub(crate) fn new(disks: &[&Disk]) -> Self {
         Self {
-            kernel: Kernel {
-                policy: Policy::default(),
-            },
+            kernel: Kernel::new(Policy::default()),
             mine: disks.iter().map(|disk| disk.dev).collect(),
         }
     }

@@ -55,6 +55,9 @@ pub trait Guard: std::fmt::Debug + Send {
         limit: Duration,
     ) -> Result<(), GuardianError>;
 
+    /// Everything is frozen; from now on the hold's own limit counts.
+    fn hold(&mut self, limit: Duration);
+
     /// Nothing is left to thaw.
     fn disarm(&mut self);
 }
@@ -118,9 +121,21 @@ impl Guard for Guardian {
         stages: &[Vec<(BorrowedFd<'_>, usize)>],
         limit: Duration,
     ) -> Result<(), GuardianError> {
-        self.process()?
-            .arm(ledger, stages, limit)
-            .map_err(GuardianError::Arm)
+        let armed = self.process()?.arm(ledger, stages, limit);
+        armed.map_err(|error| {
+            // A late answer of it would be taken for that to the next arming.
+            if let Some(mut process) = self.process.take() {
+                process.kill();
+            }
+            GuardianError::Arm(error)
+        })
+    }
+
+    fn hold(&mut self, limit: Duration) {
+        // One that has just died is noticed when it is disarmed.
+        if let Ok(process) = self.process() {
+            let _ = process.send(&Order::Hold { limit }, &[]);
+        }
     }
 
     fn disarm(&mut self) {

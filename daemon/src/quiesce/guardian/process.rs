@@ -21,7 +21,9 @@ use nix::sys::wait::{WaitPidFlag, waitpid};
 use nix::unistd::{Pid, getppid};
 
 use super::wire::{ARMED, LONGEST, Order, READY};
+use crate::filesystems::text::printable;
 use crate::quiesce::ledger::{self, Mark};
+use crate::quiesce::report;
 
 /// The signal of the agent's death. The end of the socket alone would come too late: a thread of the agent's that is
 /// stuck in a freeze keeps it open.
@@ -36,6 +38,7 @@ struct Watch {
     marks: SharedBytes,
     handles: Vec<Guarded>,
     expected: usize,
+    acknowledged: bool,
     deadline: Option<Instant>,
 }
 
@@ -91,7 +94,8 @@ pub fn run(socket: OwnedFd, agent: i32) -> io::Result<()> {
                     if !obey(order, descriptors, &mut watch)? {
                         return Ok(());
                     }
-                    if watch.as_ref().is_some_and(Watch::is_complete) {
+                    if let Some(watch) = watch.as_mut().filter(|watch| watch.is_newly_complete()) {
+                        watch.acknowledged = true;
                         socket::send(&socket, &[ARMED], &[])?;
                     }
                 }
@@ -163,6 +167,7 @@ fn obey(
                 ledger,
                 handles: Vec::with_capacity(expected),
                 expected,
+                acknowledged: false,
                 deadline: Instant::now().checked_add(limit),
             });
         }
@@ -174,6 +179,9 @@ fn obey(
             });
             watch.handles.extend(handles);
         }
+        (Some(Order::Hold { limit }), Some(watch)) => {
+            watch.deadline = Instant::now().checked_add(limit);
+        }
         (Some(Order::Disarm), watch) => *watch = None,
         _ => return Ok(false),
     }
@@ -181,8 +189,8 @@ fn obey(
 }
 
 impl Watch {
-    fn is_complete(&self) -> bool {
-        self.handles.len() == self.expected
+    fn is_newly_complete(&self) -> bool {
+        !self.acknowledged && self.handles.len() == self.expected
     }
 
     fn mark(&self, handle: &Guarded) -> Mark {
@@ -196,10 +204,16 @@ impl Watch {
         let started = Instant::now();
         let last = self.handles.last().map_or(0, |handle| handle.stage);
         let mut count = 0;
+        // What failed at the limit is tried again after the agent's death.
+        let wanted = |mark: Mark| {
+            mark == Mark::Frozen || (mark == Mark::Failed && cause == Cause::AgentDied)
+        };
         for stage in (0..=last).rev() {
             let frozen =
                 |handle: &&Guarded| handle.stage == stage && self.mark(handle) == Mark::Frozen;
-            for handle in self.handles.iter().filter(frozen) {
+            let to_thaw = |handle: &&Guarded| handle.stage == stage && wanted(self.mark(handle));
+            for handle in self.handles.iter().filter(to_thaw) {
+                self.marks.store(handle.offset, Mark::Frozen.byte());
                 self.thaw(handle, Unfrozen::Done);
                 count += 1;
             }
@@ -262,7 +276,8 @@ impl Watch {
             Cause::LimitPassed => "the agent did not thaw within its limit",
         };
         tracing::warn!(
-            "guardian: {cause}: {count} file systems to thaw, done in {} ms",
+            "guardian: {cause}: {} to thaw, done in {} ms",
+            report::count(count, "file system"),
             took.as_millis()
         );
         let entries = self
@@ -273,7 +288,7 @@ impl Watch {
         for entry in entries.iter().filter(|entry| entry.mark.wants_thaw()) {
             tracing::error!(
                 "guardian: {} ({}) is not thawed: its device may be stuck; the attempt goes on",
-                entry.mount_point.display(),
+                printable(&entry.mount_point),
                 entry.dev
             );
         }

@@ -14,6 +14,11 @@ pub(super) enum Order {
     },
     /// Handles, one descriptor each, in freeze order.
     Handles(Vec<Place>),
+    /// Everything is frozen: thaw after this time instead.
+    Hold {
+        /// From now.
+        limit: Duration,
+    },
     /// Everything is thawed.
     Disarm,
 }
@@ -51,6 +56,10 @@ impl Order {
                 }
                 message
             }
+            Self::Hold { limit } => {
+                let limit = u64::try_from(limit.as_millis()).unwrap_or(u64::MAX);
+                [&b"L"[..], &limit.to_le_bytes()].concat()
+            }
             Self::Disarm => b"D".to_vec(),
         }
     }
@@ -77,6 +86,9 @@ impl Order {
                 })
                 .collect::<Option<_>>()
                 .map(Self::Handles),
+            b'L' => Some(Self::Hold {
+                limit: Duration::from_millis(u64::from_le_bytes(rest.try_into().ok()?)),
+            }),
             b'D' if rest.is_empty() => Some(Self::Disarm),
             _ => None,
         }
@@ -102,6 +114,9 @@ mod tests {
                 limit: Duration::from_millis(182_500),
             },
             Order::Handles(places),
+            Order::Hold {
+                limit: Duration::from_secs(130),
+            },
             Order::Disarm,
         ] {
             let message = order.encode();

@@ -1,0 +1,114 @@
+//! Before anything is frozen: plan, and open every file system of the plan. In a thread of its own, because an open
+//! may wait for ever for whoever listens to it (fanotify) or serves what its path leads over.
+
+use std::sync::{Arc, mpsc};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use super::backend::{Backend, Target};
+use super::error::FreezeError;
+use super::faults;
+use super::signal::{Signal, Waited};
+use super::slot::Slot;
+use crate::filesystems::Plan;
+
+/// Opening takes microseconds, unless something is stuck.
+const LIMIT: Duration = Duration::from_secs(60);
+
+/// A mount table that keeps changing between reading and opening is read this often.
+const MOST_PLANS: u32 = 5;
+
+/// File systems with open handles: the stages, and what is flushed only.
+#[derive(Debug)]
+pub(super) struct Prepared<B: Backend> {
+    pub(super) stages: Vec<Vec<Arc<Slot<B>>>>,
+    pub(super) flushed_only: Vec<Arc<Slot<B>>>,
+}
+
+/// Prepares in a thread, within a limit, and heeds an abort. A thread that does not come back is left in `running`.
+pub(super) fn prepare<B: Backend>(
+    backend: &Arc<B>,
+    signal: &Arc<Signal>,
+    running: &mut Option<JoinHandle<()>>,
+) -> Result<Prepared<B>, FreezeError> {
+    if running.take_if(|thread| thread.is_finished()).is_none() && running.is_some() {
+        return Err(FreezeError::StillOpening);
+    }
+    let (done, result) = mpsc::sync_channel(1);
+    let (theirs, notify) = (Arc::clone(backend), Arc::clone(signal));
+    let thread = thread::Builder::new()
+        .name("open".to_owned())
+        .stack_size(512 * 1024)
+        .spawn(move || {
+            // When nobody waits any more, the handles are closed here.
+            let _ = done.send(plan_and_open(&*theirs));
+            notify.notify();
+        })
+        .map_err(FreezeError::Threads)?;
+    let mut prepared = None;
+    let waited = signal.wait(Instant::now() + LIMIT, true, || {
+        prepared = prepared.take().or_else(|| result.try_recv().ok());
+        prepared.is_some() || thread.is_finished()
+    });
+    match (waited, prepared) {
+        (_, Some(prepared)) => prepared,
+        // It died of a defect, which the panic hook has told.
+        (Waited::Done, None) => Err(FreezeError::Aborted),
+        (Waited::Aborted, None) => {
+            *running = Some(thread);
+            Err(FreezeError::Aborted)
+        }
+        (Waited::TimedOut, None) => {
+            *running = Some(thread);
+            Err(FreezeError::OpenLimit(LIMIT))
+        }
+    }
+}
+
+/// A mount that vanished in between makes a new plan, so that no parent is frozen for it.
+fn plan_and_open<B: Backend>(backend: &B) -> Result<Prepared<B>, FreezeError> {
+    let mut attempts = 0;
+    loop {
+        attempts += 1;
+        let plan = backend.plan()?;
+        faults::reach("open");
+        match open_all(backend, &plan) {
+            Ok(prepared) => {
+                let slots = prepared
+                    .stages
+                    .iter()
+                    .flatten()
+                    .chain(&prepared.flushed_only);
+                let handles: Vec<_> = slots.map(|slot| slot.handle()).collect();
+                if backend.is_settled(&handles) {
+                    return Ok(prepared);
+                }
+                if attempts == MOST_PLANS {
+                    return Err(FreezeError::Unsettled(MOST_PLANS));
+                }
+            }
+            Err(error) if attempts == MOST_PLANS => return Err(error),
+            Err(_) => {}
+        }
+    }
+}
+
+fn open_all<B: Backend>(backend: &B, plan: &Plan) -> Result<Prepared<B>, FreezeError> {
+    let open = |target: Target| -> Result<Arc<Slot<B>>, FreezeError> {
+        let handle = backend.open(&target)?;
+        Ok(Arc::new(Slot::new(target, handle)))
+    };
+    let mut stages = Vec::with_capacity(plan.stages.len());
+    for stage in &plan.stages {
+        let slots = stage.iter().map(|superblock| open(superblock.into()));
+        stages.push(slots.collect::<Result<_, _>>()?);
+    }
+    let flushed = plan.left_out.iter().filter(|left_out| left_out.flush);
+    let flushed_only = flushed
+        .map(|left_out| open(left_out.into()))
+        .collect::<Result<_, _>>()?;
+    Ok(Prepared {
+        stages,
+        flushed_only,
+    })
+}
