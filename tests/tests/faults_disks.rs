@@ -9,7 +9,7 @@ use tests::faults::{
     THAW_LIMIT, answer, begin, configure, fails, go_on, mount_mapped, plug_in, says, stall,
     start_with, strike, writable_within,
 };
-use tests::guest::{Disk, Event, FsKind, Guest};
+use tests::guest::{Disk, Event, FsKind, Guest, poll_until};
 use tests::host::{E_FAIL, Operation};
 use tests::scenario::Bed;
 use tests::steps::{checkpoint, frozen, mount_all, succeeds};
@@ -250,9 +250,20 @@ scenario! {
     }
 }
 
+/// Freezes for a moment in a process of its own, and returns when it has begun.
+fn freeze_for_a_moment(guest: &Guest, freeze: &str, thaw: &str) -> Step<()> {
+    let script = format!("{freeze}; echo begun; usleep 800000; {thaw}");
+    guest.spawn(freeze, &["/bin/sh", "-c", &script])?;
+    let begun = poll_until(SOON, || {
+        Ok::<_, Failure>(guest.job(freeze)?.output.contains("begun").then_some(()))
+    })?;
+    promise!(begun.is_some(), "'{freeze}' does not end");
+    Ok(())
+}
+
 scenario! {
-    /// Row 9: an LVM snapshot racing the freeze.
-    row: "9", "a disk suspended for 0.8 s, as for an LVM snapshot, when FREEZE comes; three times",
+    /// Row 9: an LVM snapshot, or another backup, racing the freeze.
+    row: "9", "a disk suspended for 0.8 s, as for an LVM snapshot, when FREEZE comes; one frozen for 0.8 s by fsfreeze",
     c_daemon_gap: Some("takes their freeze for its own: the disk is written to during the hold"),
     fn a_snapshot_in_the_making_is_waited_out(bed) {
         let mut guest = bed.boot(&TWO.map(Disk::new))?;
@@ -262,15 +273,15 @@ scenario! {
         ];
         plug_in(&mut guest)?;
         bed.agent.start(&mut guest)?;
-        for round in 1..=3 {
-            let script = "dmsetup suspend origin; echo suspended; usleep 800000; dmsetup resume origin";
-            let job = format!("snapshot {round}");
-            guest.spawn(&job, &["/bin/sh", "-c", script])?;
-            let suspended = tests::guest::poll_until(SOON, || {
-                Ok::<_, Failure>(guest.job(&job)?.output.contains("suspended").then_some(()))
-            })?;
-            promise!(suspended.is_some(), "the disk was not suspended");
+        for (freeze, thaw) in [
+            ("dmsetup suspend origin", "dmsetup resume origin"),
+            ("fsfreeze --freeze /mnt/origin", "fsfreeze --unfreeze /mnt/origin"),
+            ("dmsetup suspend other", "dmsetup resume other"),
+        ] {
+            freeze_for_a_moment(&guest, freeze, thaw)?;
             succeeds(&mut guest, Operation::FREEZE)?;
+            let over = poll_until(SOON, || Ok::<_, Failure>((!guest.job(freeze)?.running).then_some(())))?;
+            promise!(over.is_some(), "'{thaw}' does not end");
             frozen(&guest, &["/mnt/origin", "/mnt/other"])?;
             succeeds(&mut guest, Operation::THAW)?;
             writable_within(&guest, &points, Instant::now(), THAW_LIMIT)?;
