@@ -10,7 +10,7 @@ use serde::Deserialize;
 pub const DEFAULT_PATH: &str = "/etc/hv-vssd/config.toml";
 
 /// Everything that can be configured. Docs: `docs/configuration.md`.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
     /// How long each part of a checkpoint may last.
@@ -19,6 +19,8 @@ pub struct Config {
     pub filesystems: Filesystems,
     /// What to do about a file system that someone else has frozen.
     pub foreign_freeze: ForeignFreeze,
+    /// Shorten RCU grace periods from the first freeze to the last, which makes the freeze some ten times shorter.
+    pub expedite: bool,
 }
 
 /// What to do about a file system that an administrator or a snapshot has frozen for longer than a moment.
@@ -54,6 +56,17 @@ pub struct Filesystems {
     pub exclude_types: Vec<String>,
     /// By device: its node, the kernel's name of it, or its number, such as `8:17`.
     pub exclude_devices: Vec<String>,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            limits: Limits::default(),
+            filesystems: Filesystems::default(),
+            foreign_freeze: ForeignFreeze::default(),
+            expedite: true,
+        }
+    }
 }
 
 impl Default for Limits {

@@ -14,6 +14,7 @@ use crate::agent::{Agent, session};
 use crate::config::Config;
 use crate::confine;
 use crate::quiesce::error::with_causes;
+use crate::quiesce::expedite::Expedite;
 use crate::quiesce::guardian::Guardian;
 use crate::quiesce::ledger::{self, Place};
 use crate::quiesce::recovery::{self, Outcome, Thaw};
@@ -52,13 +53,13 @@ pub(super) fn main(arguments: &Arguments) -> CommandResult {
     let device = arguments.device.clone();
     // This thread lives as long as the agent: its end is what the guardian watches for.
     let guardian = Guardian::start(true)?;
-    let engine = Engine::new(
-        Kernel::new(super::plan::policy(&config)),
-        engine_limits(&config),
-        gate,
-    )
-    .guarded(Box::new(guardian), Place::File(ledger::DEFAULT_PATH.into()))
-    .foreign_freeze(config.foreign_freeze);
+    let mut kernel = Kernel::new(super::plan::policy(&config));
+    if config.expedite {
+        kernel = kernel.expedited();
+    }
+    let engine = Engine::new(kernel, engine_limits(&config), gate)
+        .guarded(Box::new(guardian), Place::File(ledger::DEFAULT_PATH.into()))
+        .foreign_freeze(config.foreign_freeze);
     tokio::runtime::Builder::new_current_thread()
         .enable_io()
         .enable_time()
@@ -105,6 +106,10 @@ fn stop_signals() -> io::Result<mpsc::Receiver<()>> {
 fn recover() {
     match recovery::by_ledger(Path::new(ledger::DEFAULT_PATH), true) {
         Ok(outcomes) => {
+            // A checkpoint was cut short in its freeze: the one moment in which the switch is on.
+            if let Some(expedite) = Expedite::open().filter(|_| !outcomes.is_empty()) {
+                expedite.set(false);
+            }
             for Outcome { name, result } in outcomes {
                 match result {
                     Ok(Thaw::Thawed) => {

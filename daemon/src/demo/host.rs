@@ -180,7 +180,7 @@ fn serve(
         Some(fd) => Ok(Channel::from_fd(fd)),
         None => Channel::open(std::path::Path::new("/nonexistent")),
     });
-    let engine = Engine::new(Kernel::of_own_namespace(), limits, gate)
+    let engine = Engine::new(Kernel::of_own_namespace().expedited(), limits, gate)
         .guarded(Box::new(guardian), Place::Memory);
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_io()

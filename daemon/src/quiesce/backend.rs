@@ -44,6 +44,9 @@ pub trait Backend: std::fmt::Debug + Send + Sync + 'static {
         false
     }
 
+    /// The freeze begins, or has come to its end: the moment to hurry the kernel.
+    fn hurry(&self, _on: bool) {}
+
     /// The handle's descriptor, for the guardian; a double has none.
     fn descriptor<'a>(&self, _handle: &'a Self::Handle) -> Option<BorrowedFd<'a>> {
         None

@@ -117,6 +117,7 @@ impl<B: Backend> Hold<B> {
         limit: Duration,
         foreign: ForeignFreeze,
     ) -> Result<(), FreezeError> {
+        let _hurry = Hurry::begin(&self.backend);
         let started = Instant::now();
         let mut cannot = Vec::new();
         for stage in &self.stages {
@@ -239,6 +240,22 @@ impl<B: Backend> Hold<B> {
             .chain(self.flushed_only.iter().map(|slot| line(slot, true)))
             .collect();
         report
+    }
+}
+
+/// Hurries the kernel as long as it lives, also when a defect unwinds.
+struct Hurry<B: Backend>(Arc<B>);
+
+impl<B: Backend> Hurry<B> {
+    fn begin(backend: &Arc<B>) -> Self {
+        backend.hurry(true);
+        Self(Arc::clone(backend))
+    }
+}
+
+impl<B: Backend> Drop for Hurry<B> {
+    fn drop(&mut self) {
+        self.0.hurry(false);
     }
 }
 

@@ -5,13 +5,16 @@
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use hvutil_sys::freeze;
 
 use super::backend::{Backend, Target};
+use super::expedite::Expedite;
 use super::handle::{Handle, HandleError};
+use super::target::MOST_WAYS;
 use crate::filesystems::{
     Plan, Policy, Scan, ScanError, TableWatch, namespaces_fingerprint, scan, scan_own_namespace,
 };
@@ -27,6 +30,9 @@ const MOST_LOOKS: u32 = 10;
 pub struct Kernel {
     policy: Policy,
     own_namespace_only: bool,
+    expedite: Option<Expedite>,
+    /// The switch was off, and is on because of us.
+    hurrying: AtomicBool,
     seen: Mutex<Option<Seen>>,
 }
 
@@ -59,6 +65,13 @@ impl Kernel {
         }
     }
 
+    /// With shorter RCU grace periods from the first freeze to the last.
+    #[must_use]
+    pub fn expedited(mut self) -> Self {
+        self.expedite = Expedite::open();
+        self
+    }
+
     fn look(&self) -> Result<Seen, ScanError> {
         // Before the scan, so that no change falls between the two.
         let watch = TableWatch::open()?;
@@ -68,13 +81,18 @@ impl Kernel {
         } else {
             scan()?
         };
-        let plan = Plan::new(&scan, &self.policy);
+        let mut plan = Plan::new(&scan, &self.policy);
         if plan.unread_processes > 0 {
             tracing::warn!(
                 "{} processes could not be looked into: a file system that only they have mounted would be missed",
                 plan.unread_processes
             );
         }
+        // What is handed over while the host waits is kept small.
+        for superblock in plan.stages.iter_mut().flatten() {
+            superblock.mounts.truncate(MOST_WAYS);
+        }
+        plan.left_out.retain(|left_out| left_out.flush);
         Ok(Seen {
             watch,
             others,
@@ -172,6 +190,18 @@ impl Backend for Kernel {
             }
         }
         true
+    }
+
+    fn hurry(&self, on: bool) {
+        let Some(expedite) = &self.expedite else {
+            return;
+        };
+        if on && expedite.is_on() == Some(false) {
+            self.hurrying.store(true, Ordering::SeqCst);
+            expedite.set(true);
+        } else if !on && self.hurrying.swap(false, Ordering::SeqCst) {
+            expedite.set(false);
+        }
     }
 
     fn descriptor<'a>(&self, handle: &'a Handle) -> Option<BorrowedFd<'a>> {

@@ -3,6 +3,7 @@
 pub mod backend;
 pub mod engine;
 pub mod error;
+pub mod expedite;
 pub mod faults;
 pub mod guardian;
 pub mod handle;

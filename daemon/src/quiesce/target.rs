@@ -6,7 +6,7 @@ use crate::filesystems::text::printable;
 use crate::filesystems::{Candidate, DeviceNumber, LeftOut, Superblock};
 
 /// Trying more ways than this to one file system does not make it more reachable.
-const MOST_WAYS: usize = 16;
+pub(super) const MOST_WAYS: usize = 16;
 
 /// A file system to be opened.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -22,6 +22,7 @@ use nix::unistd::{Pid, getppid};
 
 use super::wire::{ARMED, LONGEST, Order, READY};
 use crate::filesystems::text::printable;
+use crate::quiesce::expedite::Expedite;
 use crate::quiesce::ledger::{self, Mark};
 use crate::quiesce::report;
 
@@ -39,6 +40,8 @@ struct Watch {
     handles: Vec<Guarded>,
     expected: usize,
     acknowledged: bool,
+    /// The switch that the agent uses in the freeze, as it was before.
+    was_expedited: Option<bool>,
     deadline: Option<Instant>,
 }
 
@@ -68,6 +71,7 @@ pub fn run(socket: OwnedFd, agent: i32) -> io::Result<()> {
     if getppid() != Pid::from_raw(agent) {
         return Ok(());
     }
+    let expedite = Expedite::open();
     socket::send(&socket, &[READY], &[])?;
     let mut watch: Option<Watch> = None;
     let mut buffer = vec![0; LONGEST];
@@ -91,8 +95,12 @@ pub fn run(socket: OwnedFd, agent: i32) -> io::Result<()> {
                 Ok((0, _)) => break,
                 Ok((length, descriptors)) => {
                     let order = buffer.get(..length).and_then(Order::decode);
+                    let arming = matches!(order, Some(Order::Arm { .. }));
                     if !obey(order, descriptors, &mut watch)? {
                         return Ok(());
+                    }
+                    if let Some(watch) = watch.as_mut().filter(|_| arming) {
+                        watch.was_expedited = expedite.as_ref().and_then(Expedite::is_on);
                     }
                     if let Some(watch) = watch.as_mut().filter(|watch| watch.is_newly_complete()) {
                         watch.acknowledged = true;
@@ -104,6 +112,10 @@ pub fn run(socket: OwnedFd, agent: i32) -> io::Result<()> {
         }
     }
     if let Some(mut watch) = watch {
+        // The agent has it on in the moment of the freeze only; nobody else in a guest has it on at all.
+        if let Some(expedite) = expedite.filter(|_| watch.was_expedited == Some(false)) {
+            expedite.set(false);
+        }
         watch.rescue(Cause::AgentDied, &socket);
     }
     Ok(())
@@ -168,6 +180,7 @@ fn obey(
                 handles: Vec::with_capacity(expected),
                 expected,
                 acknowledged: false,
+                was_expedited: None,
                 deadline: Instant::now().checked_add(limit),
             });
         }
