@@ -31,6 +31,7 @@ const REQUIRED: [Capability; 2] = [Capability::CAP_SYS_ADMIN, Capability::CAP_DA
 /// Called before any thread is started, since capabilities are a thread's own. A machine that does not allow all of
 /// it is noted and served all the same.
 pub fn confine(kept: &[Capability]) {
+    memory::share_one_heap();
     let mut kept: CapsHashSet = kept.iter().copied().collect();
     // Otherwise a thread started later, without CAP_IPC_LOCK, would find no memory that it may lock.
     if setrlimit(Resource::RLIMIT_MEMLOCK, RLIM_INFINITY, RLIM_INFINITY).is_err() {

@@ -23,6 +23,14 @@ fn mlockall(flags: libc::c_int) -> io::Result<()> {
     }
 }
 
+/// Lets all threads share one heap: glibc's own for each thread (man 3 mallopt) would each take memory and time when the
+/// thread starts. To be called before the first thread.
+pub fn share_one_heap() {
+    // SAFETY: mallopt takes integers only. A libc without it ignores the wish.
+    #[cfg(target_env = "gnu")]
+    let _ = unsafe { libc::mallopt(libc::M_ARENA_MAX, 1) };
+}
+
 /// `include/uapi/linux/prctl.h`
 const PR_SET_IO_FLUSHER: libc::c_int = 57;
 

@@ -20,6 +20,8 @@ use crate::filesystems::text::printable;
 #[derive(Debug)]
 pub struct Handle {
     fd: OwnedFd,
+    /// The detached mount: closing it waits for a grace period, which is better done after the thaw.
+    _tree: Option<OwnedFd>,
     dev: DeviceNumber,
     mount_id: Option<u64>,
 }
@@ -45,9 +47,10 @@ impl Handle {
         let mut by_mount = None;
         for (id, path) in &target.mounts {
             match open_mount(*id, path, target) {
-                Ok(fd) => {
+                Ok((fd, tree)) => {
                     return Ok(Self {
                         fd,
+                        _tree: tree,
                         dev: target.dev,
                         mount_id: Some(*id),
                     });
@@ -56,8 +59,9 @@ impl Handle {
             }
         }
         match open_device(target) {
-            Ok(fd) => Ok(Self {
+            Ok((fd, tree)) => Ok(Self {
                 fd,
+                _tree: Some(tree),
                 dev: target.dev,
                 mount_id: None,
             }),
@@ -88,7 +92,7 @@ impl AsFd for Handle {
     }
 }
 
-fn open_mount(id: u64, path: &Path, target: &Target) -> io::Result<OwnedFd> {
+fn open_mount(id: u64, path: &Path, target: &Target) -> io::Result<(OwnedFd, Option<OwnedFd>)> {
     // O_PATH opens nothing yet: no device, no automount, no file-system code.
     let flags = OFlag::O_PATH | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW;
     let place = open(path, flags, Mode::empty())?;
@@ -105,11 +109,11 @@ fn open_mount(id: u64, path: &Path, target: &Target) -> io::Result<OwnedFd> {
     let kind = SFlag::from_bits_truncate(fstat(&place)?.st_mode) & SFlag::S_IFMT;
     match kind {
         SFlag::S_IFDIR => match mount::clone_mount(&place) {
-            Ok(tree) => mount::open_root(&tree),
+            Ok(tree) => Ok((mount::open_root(&tree)?, Some(tree))),
             // Before 5.2, or a mount that may not be copied: a plain descriptor freezes as well, but keeps it busy.
-            Err(_) => mount::open_root(&place),
+            Err(_) => Ok((mount::open_root(&place)?, None)),
         },
-        SFlag::S_IFREG => reopen_file(&place),
+        SFlag::S_IFREG => Ok((reopen_file(&place)?, None)),
         _ => Err(io::Error::other(format!(
             "{} is neither a directory nor a file",
             printable(path)
@@ -136,7 +140,7 @@ fn reopen_file(place: &OwnedFd) -> io::Result<OwnedFd> {
 
 /// A second mount of a superblock that is mounted where no path leads. What is not mounted at all stays so: mounting
 /// it would replay its journal.
-fn open_device(target: &Target) -> io::Result<OwnedFd> {
+fn open_device(target: &Target) -> io::Result<(OwnedFd, OwnedFd)> {
     let source = printable(&target.source);
     if !target.source.starts_with("/dev") {
         return Err(io::Error::other(format!(
@@ -146,8 +150,16 @@ fn open_device(target: &Target) -> io::Result<OwnedFd> {
     if !is_live(target)? {
         return Err(io::Error::other(format!("{source} is not mounted")));
     }
-    let tree = mount::mount_device(&target.fstype, &target.source)?;
+    let tree = mount::mount_device(&target.fstype, &target.source).map_err(|error| match error
+        .raw_os_error()
+    {
+        // Linux 6.1 refuses a second mount of a frozen superblock.
+        Some(libc::EBUSY) => {
+            io::Error::other(format!("{source} is busy: someone else may have frozen it"))
+        }
+        _ => error,
+    })?;
     let root = mount::open_root(&tree)?;
     verify(&root, target)?;
-    Ok(root)
+    Ok((root, tree))
 }
