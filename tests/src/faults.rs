@@ -14,8 +14,8 @@ use crate::scenario::Bed;
 pub const THAW_LIMIT: Duration = Duration::from_secs(1);
 
 /// What the phases of a checkpoint are called in `HV_VSSD_FAULT`, in their order.
-pub const POINTS: [&str; 8] = [
-    "plan", "flush", "arm", "freeze", "stage", "frozen", "thaw", "thawed",
+pub const POINTS: [&str; 9] = [
+    "plan", "open", "flush", "arm", "freeze", "stage", "frozen", "thaw", "thawed",
 ];
 
 /// Writes hv-vssd's configuration.
