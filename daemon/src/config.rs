@@ -21,6 +21,8 @@ pub struct Config {
     pub foreign_freeze: ForeignFreeze,
     /// Shorten RCU grace periods from the first freeze to the last, which makes the freeze some ten times shorter.
     pub expedite: bool,
+    /// Write data back before the first journal commit, so that writers do not wait for it.
+    pub write_back: bool,
 }
 
 /// What to do about a file system that an administrator or a snapshot has frozen for longer than a moment.
@@ -65,6 +67,7 @@ impl Default for Config {
             filesystems: Filesystems::default(),
             foreign_freeze: ForeignFreeze::default(),
             expedite: true,
+            write_back: true,
         }
     }
 }

@@ -57,6 +57,9 @@ pub(super) fn main(arguments: &Arguments) -> CommandResult {
     if config.expedite {
         kernel = kernel.expedited();
     }
+    if config.write_back {
+        kernel = kernel.writing_back_first();
+    }
     let engine = Engine::new(kernel, engine_limits(&config), gate)
         .guarded(Box::new(guardian), Place::File(ledger::DEFAULT_PATH.into()))
         .foreign_freeze(config.foreign_freeze);

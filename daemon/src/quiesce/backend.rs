@@ -52,6 +52,14 @@ pub trait Backend: std::fmt::Debug + Send + Sync + 'static {
         None
     }
 
+    /// Starts writing back what is dirty, without committing or waiting.
+    fn start_write_back(&self) {}
+
+    /// Bytes that wait to be written back; `None` where nobody knows, and no write-back is waited for.
+    fn dirty(&self) -> Option<u64> {
+        None
+    }
+
     /// `syncfs`.
     ///
     /// # Errors

@@ -13,6 +13,7 @@ use super::pool::Pool;
 use super::report::{FileSystemReport, Report};
 use super::signal::{Signal, Waited};
 use super::slot::{Operation, Slot};
+use super::writeback::Progress;
 use crate::config::ForeignFreeze;
 use crate::telemetry::gate::Closed;
 
@@ -21,6 +22,9 @@ const QUICK_PASS: Duration = Duration::from_millis(100);
 
 /// Writers that dirty faster than the disks write would make passes go on for ever.
 const MOST_PASSES: u32 = 3;
+
+/// How often the amount of dirty data is looked at.
+const WRITE_BACK_PAUSE: Duration = Duration::from_millis(10);
 
 /// How long a thaw may take before the next stage is thawed regardless.
 pub(super) const THAW_PATIENCE: Duration = Duration::from_secs(5);
@@ -81,6 +85,8 @@ impl<B: Backend> Hold<B> {
     /// Writes back in parallel while applications go on, so that the freeze finds little.
     pub(super) fn flush(&mut self, limit: Duration) -> Result<(), FreezeError> {
         let started = Instant::now();
+        self.write_back(started + limit)?;
+        self.report.write_back = started.elapsed();
         for pass in 1..=MOST_PASSES {
             let pass_started = Instant::now();
             for slot in self.all() {
@@ -109,6 +115,26 @@ impl<B: Backend> Hold<B> {
             }
         }
         Ok(())
+    }
+
+    /// Lets the kernel write back what is dirty, as long as that pays, so that the commits that follow find idle disks.
+    fn write_back(&self, deadline: Instant) -> Result<(), FreezeError> {
+        let begin = |dirty| Progress::begin(Instant::now(), dirty);
+        let Some(mut progress) = self.backend.dirty().and_then(begin) else {
+            return Ok(());
+        };
+        self.backend.start_write_back();
+        loop {
+            let pause = (Instant::now() + WRITE_BACK_PAUSE).min(deadline);
+            if self.signal.wait(pause, true, || false) == Waited::Aborted {
+                return Err(FreezeError::Aborted);
+            }
+            let dirty = self.backend.dirty().unwrap_or_default();
+            let now = Instant::now();
+            if now >= deadline || !progress.goes_on(now, dirty) {
+                return Ok(());
+            }
+        }
     }
 
     /// Freezes stage after stage. On an error the caller thaws.

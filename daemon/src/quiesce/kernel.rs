@@ -15,6 +15,7 @@ use super::backend::{Backend, Target};
 use super::expedite::Expedite;
 use super::handle::{Handle, HandleError};
 use super::target::MOST_WAYS;
+use super::writeback::WriteBack;
 use crate::filesystems::{
     Plan, Policy, Scan, ScanError, TableWatch, namespaces_fingerprint, scan, scan_own_namespace,
 };
@@ -31,6 +32,7 @@ pub struct Kernel {
     policy: Policy,
     own_namespace_only: bool,
     expedite: Option<Expedite>,
+    write_back: Option<WriteBack>,
     /// The switch was off, and is on because of us.
     hurrying: AtomicBool,
     seen: Mutex<Option<Seen>>,
@@ -69,6 +71,13 @@ impl Kernel {
     #[must_use]
     pub fn expedited(mut self) -> Self {
         self.expedite = Expedite::open();
+        self
+    }
+
+    /// With the data written back before the first commit.
+    #[must_use]
+    pub fn writing_back_first(mut self) -> Self {
+        self.write_back = WriteBack::open();
         self
     }
 
@@ -206,6 +215,16 @@ impl Backend for Kernel {
 
     fn descriptor<'a>(&self, handle: &'a Handle) -> Option<BorrowedFd<'a>> {
         Some(handle.as_fd())
+    }
+
+    fn start_write_back(&self) {
+        if let Some(write_back) = &self.write_back {
+            write_back.start();
+        }
+    }
+
+    fn dirty(&self) -> Option<u64> {
+        self.write_back.as_ref()?.dirty()
     }
 
     fn sync(&self, handle: &Handle) -> io::Result<()> {

@@ -18,6 +18,7 @@ pub mod report;
 pub mod signal;
 pub mod slot;
 pub mod target;
+pub mod writeback;
 
 pub use backend::Backend;
 pub use engine::{Engine, Limits};

@@ -21,7 +21,9 @@ pub struct FileSystemReport {
 pub struct Report {
     /// From the request to all handles open.
     pub prepare: Duration,
-    /// All flush passes.
+    /// Data written back before the first commit.
+    pub write_back: Duration,
+    /// All of the flush: write-back and passes.
     pub flush: Duration,
     /// Number of flush passes.
     pub passes: u32,
@@ -66,9 +68,10 @@ impl fmt::Display for Report {
         }
         write!(
             f,
-            " (prepare {}, flush {} in {}, freeze {}, thaw {})",
+            " (prepare {}, flush {} of which write-back {}, {}, freeze {}, thaw {})",
             ms(self.prepare),
             ms(self.flush),
+            ms(self.write_back),
             count(self.passes as usize, "pass"),
             ms(self.freeze),
             ms(self.thaw)
