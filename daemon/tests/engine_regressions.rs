@@ -84,3 +84,17 @@ fn the_answer_to_thaw_does_not_wait_for_the_log() {
     assert_eq!(status, Status::Ok);
     assert!(took < Duration::from_secs(2), "{took:?}");
 }
+
+#[test]
+fn a_defect_while_opening_is_told_at_once_and_the_engine_lives_on() {
+    let double = Double::new(&[&[1], &[2]]);
+    double.fault(Op::Open, 2, Fault::Panic);
+    let mut engine = double.engine();
+    let started = Instant::now();
+    let error = engine.freeze().unwrap_err();
+    assert!(error.to_string().contains("internal error"), "{error}");
+    // Its limit is a minute.
+    assert!(started.elapsed() < Duration::from_secs(30));
+    engine.freeze().unwrap();
+    assert!(engine.thaw().unwrap().is_clean());
+}

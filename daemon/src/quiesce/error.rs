@@ -71,6 +71,9 @@ pub enum FreezeError {
     /// A hold is there already.
     #[error("the file systems are held already")]
     Held,
+    /// A thread died of a defect, which the log has told.
+    #[error("an internal error, told in the log just before: please report it")]
+    Defect,
     /// The session gave up.
     #[error("the freeze was given up on request")]
     Aborted,

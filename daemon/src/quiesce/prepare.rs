@@ -1,6 +1,8 @@
 //! Before anything is frozen: plan, and open every file system of the plan. In a thread of its own, because an open
 //! may wait for ever for whoever listens to it (fanotify) or serves what its path leads over.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::mpsc::TryRecvError;
 use std::sync::{Arc, mpsc};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
@@ -40,20 +42,27 @@ pub(super) fn prepare<B: Backend>(
         .name("open".to_owned())
         .stack_size(512 * 1024)
         .spawn(move || {
-            // When nobody waits any more, the handles are closed here.
-            let _ = done.send(plan_and_open(&*theirs));
+            let open = AssertUnwindSafe(|| plan_and_open(&*theirs));
+            if let Ok(prepared) = catch_unwind(open) {
+                // When nobody waits any more, the handles are closed here.
+                let _ = done.send(prepared);
+            }
+            drop(done);
             notify.notify();
         })
         .map_err(FreezeError::Threads)?;
     let mut prepared = None;
-    let waited = signal.wait(Instant::now() + LIMIT, true, || {
-        prepared = prepared.take().or_else(|| result.try_recv().ok());
-        prepared.is_some() || thread.is_finished()
+    let waited = signal.wait(Instant::now() + LIMIT, true, || match result.try_recv() {
+        Ok(outcome) => {
+            prepared = Some(outcome);
+            true
+        }
+        Err(TryRecvError::Disconnected) => true,
+        Err(TryRecvError::Empty) => false,
     });
     match (waited, prepared) {
         (_, Some(prepared)) => prepared,
-        // It died of a defect, which the panic hook has told.
-        (Waited::Done, None) => Err(FreezeError::Aborted),
+        (Waited::Done, None) => Err(FreezeError::Defect),
         (Waited::Aborted, None) => {
             *running = Some(thread);
             Err(FreezeError::Aborted)
