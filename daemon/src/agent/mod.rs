@@ -4,6 +4,7 @@ mod backoff;
 pub mod note;
 pub mod session;
 pub mod single;
+mod states;
 mod worker;
 
 use std::collections::VecDeque;

@@ -9,6 +9,7 @@ use super::images::{Copy, Image};
 use super::scene::Scene;
 use super::screen::Screen;
 use super::{DemoError, copy};
+use crate::filesystems::{Plan, Policy, scan_own_namespace};
 
 /// A mounted image. Unmounted and detached on drop.
 pub(super) struct Disk {
@@ -121,4 +122,29 @@ pub(super) fn unmount_all(disks: Vec<Disk>) -> Result<Vec<Copies>, DemoError> {
             })
         })
         .collect()
+}
+
+/// The last check before anything is frozen: the agent's plan names the scratch disks, and nothing else.
+pub(super) fn only_these(disks: &[Disk]) -> Result<(), DemoError> {
+    let scan = scan_own_namespace()
+        .map_err(|error| DemoError::new(crate::quiesce::error::with_causes(&error)))?;
+    let plan = Plan::new(&scan, &Policy::default());
+    let made =
+        |source: &std::ffi::OsStr| disks.iter().any(|disk| disk.device().as_os_str() == source);
+    let foreign = plan
+        .superblocks()
+        .find(|superblock| !made(&superblock.source));
+    if let Some(superblock) = foreign {
+        return Err(DemoError::new(format!(
+            "{} is in sight of the demo, and was not made by it: nothing is frozen",
+            superblock.source.to_string_lossy()
+        )));
+    }
+    if plan.superblocks().count() == disks.len() {
+        Ok(())
+    } else {
+        Err(DemoError::new(
+            "the plan misses a scratch disk: nothing is frozen",
+        ))
+    }
 }

@@ -120,7 +120,7 @@ fn checkpoint(
     screen: &Screen,
     interrupted: &Interrupted,
 ) -> Result<Outcome, DemoError> {
-    scene::only(disks)?;
+    disk::only_these(disks)?;
     let mut host = Host::start(guardian, options.gate.clone(), interrupted)?;
     let writers = disks
         .iter()

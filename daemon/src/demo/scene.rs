@@ -7,8 +7,6 @@ use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, unshare};
 
 use super::DemoError;
-use super::disk::Disk;
-use crate::filesystems::{Plan, Policy, scan_own_namespace};
 
 /// The namespace the process is in from now on, to its end.
 pub(super) struct Scene(());
@@ -68,29 +66,4 @@ fn build() -> nix::Result<()> {
     nix::unistd::pivot_root(Path::new(place), &old)?;
     nix::unistd::chdir("/")?;
     umount2("/old", MntFlags::MNT_DETACH)
-}
-
-/// The last check before anything is frozen: the agent's plan names the scratch disks, and nothing else.
-pub(super) fn only(disks: &[Disk]) -> Result<(), DemoError> {
-    let scan = scan_own_namespace()
-        .map_err(|error| DemoError::new(crate::quiesce::error::with_causes(&error)))?;
-    let plan = Plan::new(&scan, &Policy::default());
-    let made =
-        |source: &std::ffi::OsStr| disks.iter().any(|disk| disk.device().as_os_str() == source);
-    let foreign = plan
-        .superblocks()
-        .find(|superblock| !made(&superblock.source));
-    if let Some(superblock) = foreign {
-        return Err(DemoError::new(format!(
-            "{} is in sight of the demo, and was not made by it: nothing is frozen",
-            superblock.source.to_string_lossy()
-        )));
-    }
-    if plan.superblocks().count() == disks.len() {
-        Ok(())
-    } else {
-        Err(DemoError::new(
-            "the plan misses a scratch disk: nothing is frozen",
-        ))
-    }
 }

@@ -6,12 +6,12 @@ use std::path::Path;
 use super::device::DeviceNumber;
 use super::kinds::Kind;
 use super::mountinfo::Mount;
-use super::plan::{Candidate, LeftOut, Superblock};
 use super::policy::Policy;
 use super::processes::Process;
 use super::reason::Reason;
 use super::scan::Scan;
 use super::stacking::{Facts, Node};
+use super::superblock::{Candidate, LeftOut, Superblock};
 use super::tree::MountTree;
 
 /// A superblock of a mount table.

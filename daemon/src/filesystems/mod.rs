@@ -11,6 +11,7 @@
 
 pub mod blockdev;
 pub mod device;
+pub mod error;
 mod found;
 mod kinds;
 pub mod mountinfo;
@@ -25,6 +26,7 @@ mod serialize;
 pub mod served;
 mod stacking;
 mod stages;
+pub mod superblock;
 pub mod table;
 pub mod text;
 mod tree;

@@ -10,10 +10,10 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::{Path, PathBuf};
 
 use super::device::DeviceNumber;
+use super::error::ScanError;
 use super::kinds::Kind;
 use super::mountinfo::{self, Mount, skim, unescape};
 use super::processes::{self, Process, file_of};
-use super::scan::ScanError;
 use super::tree::MountTree;
 
 /// A mount namespace other than ours that has something ours has not, or has something within reach that ours only has hidden.

@@ -4,6 +4,10 @@ use super::super::blockdev::BlockDevice;
 use super::super::mountinfo::parse;
 use super::super::namespaces::Namespace;
 use super::*;
+use crate::filesystems::device::DeviceNumber;
+use crate::filesystems::processes::Process;
+use crate::filesystems::reason::Reason;
+use crate::filesystems::served::ServedBy;
 
 /// A guest of ext4 disks, some of them loop devices; ids count from 1, and each mount lies on the first.
 struct Guest {

@@ -8,7 +8,7 @@ use std::{fmt, fs, io};
 
 use serde::Serialize;
 
-use super::scan::ScanError;
+use super::error::ScanError;
 use super::text::printable;
 
 /// How many processes of a namespace are asked for their root directory, to find one that sees all of it.

@@ -4,12 +4,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
+use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
-use std::{fs, io};
 
 use super::blockdev::{BlockDevice, Sysfs};
 use super::device::DeviceNumber;
+pub use super::error::ScanError;
 use super::kinds::Kind;
 use super::mountinfo::{self, Mount};
 use super::namespaces::{Namespace, Others, read_others};
@@ -49,33 +50,6 @@ impl Scan {
     pub(crate) fn may_block(&self, mount: &Mount) -> bool {
         self.kind_of(mount).may_block(&mount.fstype)
     }
-}
-
-/// Why the system could not be read; nothing may then be frozen.
-#[derive(Debug, thiserror::Error)]
-pub enum ScanError {
-    /// A file of /proc is not readable.
-    #[error("{} cannot be read: {source}", path.display())]
-    Read {
-        /// Which.
-        path: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
-    /// A line of the mount table is not as the kernel writes it.
-    #[error("{}: {source}", path.display())]
-    Mountinfo {
-        /// The table.
-        path: PathBuf,
-        /// The line.
-        source: mountinfo::ParseError,
-    },
-    /// The mount table is empty, which it is for no living process.
-    #[error("{} names no mount at all; nothing is frozen, because every file system would be missed", path.display())]
-    NoMounts {
-        /// The table.
-        path: PathBuf,
-    },
 }
 
 /// Reads the mount tables of this process and of all other namespaces, and the devices beneath them, in time linear in the number of mounts and processes.

@@ -9,10 +9,11 @@ use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use super::device::DeviceNumber;
+use super::error::ScanError;
 use super::kinds::Kind;
 use super::mountinfo::{self, Mount};
 use super::policy::Policy;
-use super::scan::{Scan, ScanError};
+use super::scan::Scan;
 
 /// Our mount table, held open. Open it before the scan, so that no change falls between the two.
 ///

@@ -6,57 +6,24 @@
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use hvutil_sys::child::{self, Unfrozen};
 use hvutil_sys::shared::SharedBytes;
-use hvutil_sys::{freeze, socket};
+use hvutil_sys::socket;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::prctl::set_pdeathsig;
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
-use nix::sys::wait::{WaitPidFlag, waitpid};
 use nix::unistd::{Pid, getppid};
 
+use super::rescue::{Cause, Guarded, Watch};
 use super::wire::{ARMED, LONGEST, Order, READY};
-use crate::filesystems::text::printable;
 use crate::quiesce::expedite::Expedite;
-use crate::quiesce::ledger::{self, Mark};
-use crate::quiesce::report;
 
 /// The signal of the agent's death. The end of the socket alone would come too late: a thread of the agent's that is
 /// stuck in a freeze keeps it open.
 const AGENT_DIED: Signal = Signal::SIGUSR1;
-
-/// How long a stage's thaws are waited for before the next stage's begin.
-const PATIENCE: Duration = Duration::from_secs(2);
-
-/// What the guardian watches over.
-struct Watch {
-    ledger: File,
-    marks: SharedBytes,
-    handles: Vec<Guarded>,
-    expected: usize,
-    acknowledged: bool,
-    /// The switch that the agent uses in the freeze, as it was before.
-    was_expedited: Option<bool>,
-    deadline: Option<Instant>,
-}
-
-struct Guarded {
-    fd: OwnedFd,
-    stage: u32,
-    offset: usize,
-}
-
-/// Why the guardian acts.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Cause {
-    AgentDied,
-    LimitPassed,
-}
 
 /// Serves the agent at the other end of `socket` until it is gone and nothing is left to thaw.
 ///
@@ -199,122 +166,4 @@ fn obey(
         _ => return Ok(false),
     }
     Ok(true)
-}
-
-impl Watch {
-    fn is_newly_complete(&self) -> bool {
-        !self.acknowledged && self.handles.len() == self.expected
-    }
-
-    fn mark(&self, handle: &Guarded) -> Mark {
-        self.marks
-            .load(handle.offset)
-            .map_or(Mark::Freezing, Mark::from_byte)
-    }
-
-    /// Thaws what the agent has frozen, in reverse; after its death also what it was freezing. Then says so.
-    fn rescue(&mut self, cause: Cause, socket: &OwnedFd) {
-        let started = Instant::now();
-        let last = self.handles.last().map_or(0, |handle| handle.stage);
-        let mut count = 0;
-        // What failed at the limit is tried again after the agent's death.
-        let wanted = |mark: Mark| {
-            mark == Mark::Frozen || (mark == Mark::Failed && cause == Cause::AgentDied)
-        };
-        for stage in (0..=last).rev() {
-            let frozen =
-                |handle: &&Guarded| handle.stage == stage && self.mark(handle) == Mark::Frozen;
-            let to_thaw = |handle: &&Guarded| handle.stage == stage && wanted(self.mark(handle));
-            for handle in self.handles.iter().filter(to_thaw) {
-                self.marks.store(handle.offset, Mark::Frozen.byte());
-                self.thaw(handle, Unfrozen::Done);
-                count += 1;
-            }
-            let patience = Instant::now() + PATIENCE;
-            while Instant::now() < patience && self.handles.iter().any(|handle| frozen(&handle)) {
-                pause();
-            }
-        }
-        if cause == Cause::AgentDied {
-            // Their freeze may have succeeded unseen, or may still be at work in a thread that cannot be killed.
-            let unknown = |handle: &&Guarded| self.mark(handle) == Mark::Freezing;
-            for handle in self.handles.iter().filter(unknown) {
-                self.thaw(handle, Unfrozen::RetryUntilClosed(socket.as_fd()));
-                count += 1;
-            }
-            let patience = Instant::now() + PATIENCE;
-            while Instant::now() < patience
-                && self
-                    .handles
-                    .iter()
-                    .any(|handle| self.mark(handle).wants_thaw())
-            {
-                pause();
-            }
-        }
-        self.report(cause, count, started.elapsed());
-        // What does not return is waited for by its child; this process stays, so that its service stays.
-        while cause == Cause::AgentDied
-            && self
-                .handles
-                .iter()
-                .any(|handle| matches!(self.mark(handle), Mark::Freezing | Mark::Frozen))
-        {
-            sleep(Duration::from_millis(50));
-            reap();
-        }
-    }
-
-    fn thaw(&self, handle: &Guarded, unfrozen: Unfrozen<'_>) {
-        let mark = child::Mark {
-            bytes: &self.marks,
-            index: handle.offset,
-            thawed: Mark::Thawed.byte(),
-            failed: Mark::Failed.byte(),
-        };
-        if child::thaw(handle.fd.as_fd(), mark, unfrozen).is_err() {
-            // No process to be had: better to risk waiting than to leave it frozen.
-            let mark = match freeze::thaw(&handle.fd) {
-                Ok(()) => Mark::Thawed,
-                Err(error) if error.raw_os_error() == Some(libc::EINVAL) => Mark::Thawed,
-                Err(_) => Mark::Failed,
-            };
-            self.marks.store(handle.offset, mark.byte());
-        }
-    }
-
-    fn report(&self, cause: Cause, count: usize, took: Duration) {
-        let cause = match cause {
-            Cause::AgentDied => "the agent died in a checkpoint",
-            Cause::LimitPassed => "the agent did not thaw within its limit",
-        };
-        tracing::warn!(
-            "guardian: {cause}: {} to thaw, done in {} ms",
-            report::count(count, "file system"),
-            took.as_millis()
-        );
-        let entries = self
-            .ledger
-            .try_clone()
-            .and_then(ledger::read_from)
-            .unwrap_or_default();
-        for entry in entries.iter().filter(|entry| entry.mark.wants_thaw()) {
-            tracing::error!(
-                "guardian: {} ({}) is not thawed: its device may be stuck; the attempt goes on",
-                printable(&entry.mount_point),
-                entry.dev
-            );
-        }
-    }
-}
-
-fn pause() {
-    sleep(Duration::from_millis(1));
-    reap();
-}
-
-fn reap() {
-    while matches!(waitpid(None, Some(WaitPidFlag::WNOHANG)), Ok(status) if status.pid().is_some())
-    {
-    }
 }
