@@ -8,6 +8,7 @@ use crate::filesystems::device::DeviceNumber;
 use crate::filesystems::processes::Process;
 use crate::filesystems::reason::Reason;
 use crate::filesystems::served::ServedBy;
+use std::path::Path;
 
 /// A guest of ext4 disks, some of them loop devices; ids count from 1, and each mount lies on the first.
 struct Guest {
