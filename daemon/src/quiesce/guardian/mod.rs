@@ -10,6 +10,7 @@ mod wire;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
@@ -67,6 +68,7 @@ pub trait Guard: std::fmt::Debug + Send {
 #[derive(Debug)]
 pub struct Guardian {
     process: Option<Process>,
+    program: PathBuf,
     replace: bool,
 }
 
@@ -84,9 +86,19 @@ impl Guardian {
     /// # Errors
     /// [`GuardianError::Start`].
     pub fn start(replace: bool) -> Result<Self, GuardianError> {
-        let process = Process::start().map_err(GuardianError::Start)?;
+        // The running binary itself, also when a package upgrade has put another in its place.
+        Self::start_program(Path::new("/proc/self/exe"), replace)
+    }
+
+    /// As [`Guardian::start`], for a process that is not the `hv-vssd` binary itself: `program` is.
+    ///
+    /// # Errors
+    /// [`GuardianError::Start`].
+    pub fn start_program(program: &Path, replace: bool) -> Result<Self, GuardianError> {
+        let process = Process::start(program).map_err(GuardianError::Start)?;
         Ok(Self {
             process: Some(process),
+            program: program.to_owned(),
             replace,
         })
     }
@@ -111,7 +123,7 @@ impl Guard for Guardian {
         if !self.replace {
             return Err(GuardianError::Died);
         }
-        self.process = Some(Process::start().map_err(GuardianError::Start)?);
+        self.process = Some(Process::start(&self.program).map_err(GuardianError::Start)?);
         tracing::warn!("the guardian had died and was replaced");
         Ok(())
     }
@@ -150,15 +162,14 @@ impl Guard for Guardian {
 }
 
 impl Process {
-    fn start() -> io::Result<Self> {
+    fn start(program: &Path) -> io::Result<Self> {
         let (ours, theirs) = socketpair(
             AddressFamily::Unix,
             SockType::SeqPacket,
             None,
             SockFlag::SOCK_CLOEXEC,
         )?;
-        // The running binary itself, also when a package upgrade has put another in its place.
-        let child = Command::new("/proc/self/exe")
+        let child = Command::new(program)
             .arg0("hv-vssd")
             .args(["guardian", "--agent", &std::process::id().to_string()])
             .stdin(Stdio::from(theirs))
