@@ -176,6 +176,45 @@ scenario! {
     }
 }
 
+/// The table of a thin pool with this many sectors for data: `/dev/vdc` has its metadata, `/dev/vdd` its data.
+fn thin_pool(sectors: u32) -> String {
+    format!("0 {sectors} thin-pool /dev/vdc /dev/vdd 128 0")
+}
+
+scenario! {
+    /// Row 7: a disk that stops for want of space in the pool below it.
+    row: "7", "a thin pool that is full, and holds back writes until it is given more room",
+    c_daemon_gap: Some("waits for the pool, and holds the others frozen meanwhile"),
+    fn a_full_thin_pool_holds_nobody_else(bed) {
+        let kinds = [FsKind::Ext4, FsKind::Xfs, FsKind::Blank, FsKind::Blank];
+        let mut guest = bed.boot(&kinds.map(Disk::new))?;
+        let good = mount_all(&guest, &TWO)?;
+        let thin = vec!["/mnt/thin".to_owned()];
+        guest.sh(&format!("modprobe dm_mod; modprobe dm_thin_pool; dmsetup create pool --table '{}'
+            dmsetup message pool 0 'create_thin 0'; dmsetup mknodes
+            dmsetup create thin --table '0 131072 thin /dev/mapper/pool 0'; dmsetup mknodes
+            /sbin/mke2fs -q -t ext4 -E nodiscard /dev/mapper/thin; mkdir /mnt/thin; mount -t ext4 /dev/mapper/thin /mnt/thin", thin_pool(65536)))?;
+        configure(&guest, "[limits]\nflush = 2\nfreeze = 2\n")?;
+        plug_in(&mut guest)?;
+        bed.agent.start(&mut guest)?;
+        checkpoint(&mut guest)?;
+        // More than the pool has; it stays in the cache until it is written back.
+        guest.sh("dd if=/dev/zero of=/mnt/thin/file bs=1M count=40 2> /dev/null")?;
+        let transaction = begin(&mut guest, Operation::FREEZE)?;
+        let asked = Instant::now();
+        let status = answer(&mut guest, transaction, SOON * 2)?;
+        bed.measured("failure told", asked.elapsed());
+        promise!(status == E_FAIL, "FREEZE was answered {status:#x}");
+        writable_within(&guest, &good, Instant::now(), THAW_LIMIT)?;
+        guest.sh(&format!("dmsetup suspend --nolockfs --noflush pool; dmsetup load pool --table '{}'; dmsetup resume pool", thin_pool(131072)))?;
+        writable_within(&guest, &thin, Instant::now(), SOON * 2)?;
+        bed.agent.wait_registered(&mut guest)?;
+        checkpoint(&mut guest)?;
+        writable_within(&guest, &[good, thin].concat(), Instant::now(), THAW_LIMIT)?;
+        Ok("failure told, the others thawed; with more room in the pool the next checkpoint works".into())
+    }
+}
+
 scenario! {
     /// Row 8.
     row: "8", "the fifth of eight disks answers every write with an error",
