@@ -55,6 +55,15 @@ impl SharedBytes {
         }
     }
 
+    /// Sets the byte at `index` to `new` if it is `old`; `false` if it is not. Of several processes one wins.
+    #[must_use]
+    pub fn swap_if(&self, index: usize, old: u8, new: u8) -> bool {
+        self.byte(index).is_some_and(|byte| {
+            byte.compare_exchange(old, new, Ordering::SeqCst, Ordering::SeqCst)
+                .is_ok()
+        })
+    }
+
     fn byte(&self, index: usize) -> Option<&AtomicU8> {
         if index >= self.length.get() {
             return None;
@@ -84,6 +93,8 @@ mod tests {
         let other = SharedBytes::map(file.as_file()).unwrap();
         one.store(2, b'F');
         assert_eq!(other.load(2), Some(b'F'));
+        assert!(other.swap_if(2, b'F', b'~') && !one.swap_if(2, b'F', b'~'));
+        one.store(2, b'F');
         one.store(4, b'!');
         assert_eq!(other.load(4), None);
         drop((one, other));

@@ -160,9 +160,9 @@ impl Session {
     fn frozen(&mut self, now: Instant) -> Vec<Action> {
         match self.state {
             State::Freezing {
-                give_up_at: Some(_),
+                give_up_at: Some(give_up_at),
                 next: Next::Ready,
-            } => {
+            } if now < give_up_at => {
                 self.state = State::Held {
                     until: now + self.limits.hold,
                 };

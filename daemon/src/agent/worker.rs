@@ -43,6 +43,7 @@ impl Worker {
     }
 
     pub(super) fn check(&self) {
+        self.signal.reset();
         self.send(Command::Check);
     }
 

@@ -44,4 +44,4 @@ pub use roots::{DeviceNodes, Roots};
 pub use scan::{Scan, ScanError, scan, scan_below, scan_own_namespace};
 pub use served::ServedBy;
 pub use table::render_table;
-pub use watch::TableWatch;
+pub use watch::{OtherTables, TableWatch};

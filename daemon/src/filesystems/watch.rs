@@ -4,6 +4,7 @@ use std::collections::HashSet;
 use std::fs::File;
 use std::io::{self, Read, Seek};
 use std::os::fd::AsFd;
+use std::path::Path;
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -13,6 +14,7 @@ use super::error::ScanError;
 use super::kinds::Kind;
 use super::mountinfo::{self, Mount};
 use super::policy::Policy;
+use super::processes::{self, file_of};
 use super::scan::Scan;
 
 /// Our mount table, held open. Open it before the scan, so that no change falls between the two.
@@ -87,6 +89,42 @@ impl TableWatch {
         let mut bytes = Vec::new();
         table.read_to_end(&mut bytes)?;
         mountinfo::parse(&bytes).map_err(io::Error::other)
+    }
+}
+
+/// The mount tables of all other namespaces, held open for as long as a freeze takes: while open they keep the namespaces alive.
+#[derive(Debug)]
+pub struct OtherTables {
+    tables: Vec<TableWatch>,
+}
+
+impl OtherTables {
+    /// Opens one table for each namespace that a process is in.
+    ///
+    /// # Errors
+    /// When `/proc` cannot be read. A process that is gone, or may not be looked into, is no error.
+    pub fn open() -> Result<Self, ScanError> {
+        let proc = Path::new("/proc");
+        let open = |pids: Vec<u32>| {
+            pids.into_iter().find_map(|pid| {
+                let table = File::open(file_of(proc, pid, "mountinfo")).ok()?;
+                Some(TableWatch { table })
+            })
+        };
+        let tables = processes::list(proc)?
+            .namespaces
+            .into_iter()
+            .filter_map(open)
+            .collect();
+        Ok(Self { tables })
+    }
+
+    /// Whether any of them has changed since it was opened. Does not wait; what cannot be asked counts as changed.
+    #[must_use]
+    pub fn changed(&self) -> bool {
+        self.tables
+            .iter()
+            .any(|table| table.changed().unwrap_or(true))
     }
 }
 

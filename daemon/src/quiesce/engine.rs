@@ -11,7 +11,8 @@ use super::guardian::Guard;
 use super::hold::{Hold, THAW_PATIENCE};
 use super::ledger::{Ledger, Place};
 use super::pool::Pool;
-use super::prepare::prepare;
+use super::prepare::{in_time, plan_and_open};
+use super::recovery;
 use super::report::Report;
 use super::signal::Signal;
 use super::slot::{Operation, Slot};
@@ -24,6 +25,12 @@ const MOST_THREADS: usize = 32;
 
 /// File systems that appear while the others are frozen make the freeze begin anew, this often.
 const MOST_ATTEMPTS: u32 = 3;
+
+/// Opening takes microseconds, unless something is stuck.
+const OPEN_LIMIT: Duration = Duration::from_secs(60);
+
+/// The driver answers HOT_BACKUP itself after 30 s.
+const LOOK_LIMIT: Duration = Duration::from_secs(20);
 
 /// What the guardian grants the agent beyond its own limits.
 const GRACE: Duration = Duration::from_secs(10);
@@ -113,7 +120,9 @@ impl<B: Backend> Engine<B> {
         if let Some(guard) = &mut self.guard {
             guard.check()?;
         }
-        Ok(self.backend.foresee()?)
+        let backend = Arc::clone(&self.backend);
+        let look = move || Ok(backend.foresee()?);
+        in_time(look, LOOK_LIMIT, &self.signal, &mut self.preparing)
     }
 
     /// Freezes every file system of the plan, or none.
@@ -125,11 +134,11 @@ impl<B: Backend> Engine<B> {
             return Err(FreezeError::Held);
         }
         self.open_log();
-        self.refuse_if_stuck()?;
-        if let Some(guard) = &mut self.guard {
-            guard.check()?;
-        }
         for attempt in 1..=MOST_ATTEMPTS {
+            self.refuse_if_stuck()?;
+            if let Some(guard) = &mut self.guard {
+                guard.check()?;
+            }
             if self.try_freeze()? {
                 return Ok(());
             }
@@ -144,11 +153,11 @@ impl<B: Backend> Engine<B> {
     fn try_freeze(&mut self) -> Result<bool, FreezeError> {
         faults::reach("plan");
         let mut hold = self.prepare()?;
-        let result = self.freeze_all(&mut hold);
-        let complete = match result {
-            Ok(()) => !self.backend.has_appeared(),
-            Err(_) => false,
-        };
+        let mut result = self.freeze_all(&mut hold);
+        if result.is_ok() && !hold.is_kept() {
+            result = Err(FreezeError::GuardianActed);
+        }
+        let complete = result.is_ok() && !self.backend.has_appeared();
         if complete {
             if let Some(guard) = &mut self.guard {
                 guard.hold(self.limits.hold + GRACE);
@@ -210,7 +219,7 @@ impl<B: Backend> Engine<B> {
 
     /// What is left over is tried once more now, and before the next freeze.
     fn keep_unreturned(&mut self, hold: &Hold<B>) {
-        self.stuck = hold.unreturned();
+        self.stuck.extend(hold.unreturned());
         self.thaw_again();
         self.forget_settled();
     }
@@ -242,6 +251,19 @@ impl<B: Backend> Engine<B> {
                 Err(FreezeError::Stuck(slot.target().to_string()))
             }
             Some(slot) => Err(FreezeError::StillFrozen(slot.target().to_string())),
+            None => self.refuse_if_left_over(),
+        }
+    }
+
+    /// What a dead agent left frozen, and what could not be thawed at the start, is tried again: its record must not be
+    /// overwritten by that of a new checkpoint.
+    fn refuse_if_left_over(&self) -> Result<(), FreezeError> {
+        let Place::File(path) = &self.place else {
+            return Ok(());
+        };
+        let outcomes = recovery::by_ledger(path, true).map_err(FreezeError::LeftOver)?;
+        match outcomes.into_iter().find(|outcome| outcome.result.is_err()) {
+            Some(outcome) => Err(FreezeError::StillFrozen(outcome.name)),
             None => Ok(()),
         }
     }
@@ -267,7 +289,9 @@ impl<B: Backend> Engine<B> {
     /// Plans and opens everything, and starts the threads.
     fn prepare(&mut self) -> Result<Hold<B>, FreezeError> {
         let started = Instant::now();
-        let prepared = prepare(&self.backend, &self.signal, &mut self.preparing)?;
+        let backend = Arc::clone(&self.backend);
+        let open = move || plan_and_open(&*backend);
+        let prepared = in_time(open, OPEN_LIMIT, &self.signal, &mut self.preparing)?;
         let count =
             prepared.stages.iter().map(Vec::len).sum::<usize>() + prepared.flushed_only.len();
         let pool = Pool::start(count.clamp(1, MOST_THREADS)).map_err(FreezeError::Threads)?;

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::guardian::GuardianError;
 use super::handle::HandleError;
+use super::recovery::RecoveryError;
 use crate::filesystems::ScanError;
 
 /// Why a freeze failed. Whatever it had frozen is thawed by then, but for what [`FreezeError::Stuck`] names.
@@ -54,6 +55,14 @@ pub enum FreezeError {
         "{0} could not be thawed after an earlier checkpoint, also not now: no freeze until it is"
     )]
     StillFrozen(String),
+    /// The guardian has thawed meanwhile.
+    #[error(
+        "the guardian thawed before the freeze was complete: this process must have been stopped for a while"
+    )]
+    GuardianActed,
+    /// The record of an earlier agent cannot be used.
+    #[error("what an earlier agent left frozen cannot be found out")]
+    LeftOver(#[source] RecoveryError),
     /// A file system that cannot be frozen could not be flushed either.
     #[error("{0} cannot be frozen, and cannot be flushed either, so that the image would be torn")]
     Flush(String, #[source] io::Error),

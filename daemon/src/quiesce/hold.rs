@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use super::backend::Backend;
 use super::error::{FreezeError, ThawError, with_causes};
 use super::faults;
+use super::ledger::Mark;
 use super::pool::Pool;
 use super::report::{FileSystemReport, Report};
 use super::signal::{Signal, Waited};
@@ -161,6 +162,13 @@ impl<B: Backend> Hold<B> {
                 }
             }
             faults::reach("stage");
+            if started.elapsed() > limit {
+                // This process was stopped meanwhile: the guardian may have thawed.
+                let name = stage
+                    .first()
+                    .map_or_else(String::new, |slot| slot.target().to_string());
+                return Err(FreezeError::FreezeLimit(name, limit));
+            }
             for slot in stage {
                 match slot.take_failure() {
                     None => {}
@@ -187,6 +195,14 @@ impl<B: Backend> Hold<B> {
         self.frozen_at = Instant::now();
         self.report.freeze = started.elapsed();
         Ok(())
+    }
+
+    /// Nobody has thawed anything of it behind our back.
+    pub(super) fn is_kept(&self) -> bool {
+        self.stages
+            .iter()
+            .flatten()
+            .all(|slot| !matches!(slot.mark(), Some(Mark::Thawing | Mark::Thawed)))
     }
 
     /// Thaws in exact reverse. A call that does not return is left to its thread, and the rest is thawed regardless:

@@ -17,7 +17,8 @@ use super::handle::{Handle, HandleError};
 use super::target::MOST_WAYS;
 use super::writeback::WriteBack;
 use crate::filesystems::{
-    Plan, Policy, Scan, ScanError, TableWatch, namespaces_fingerprint, scan, scan_own_namespace,
+    OtherTables, Plan, Policy, Scan, ScanError, TableWatch, namespaces_fingerprint, scan,
+    scan_own_namespace,
 };
 
 /// What is stacked on what may change without a mount table telling; so a plan does not live long.
@@ -36,6 +37,8 @@ pub struct Kernel {
     /// The switch was off, and is on because of us.
     hurrying: AtomicBool,
     seen: Mutex<Option<Seen>>,
+    /// From the plan to the end of the freeze.
+    others: Mutex<Option<OtherTables>>,
 }
 
 #[derive(Debug)]
@@ -124,14 +127,22 @@ impl Kernel {
     }
 
     fn seen(&self) -> MutexGuard<'_, Option<Seen>> {
-        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.seen)
     }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Backend for Kernel {
     type Handle = Handle;
 
     fn plan(&self) -> Result<Plan, ScanError> {
+        // Before anything is read, so that no change falls in between.
+        if !self.own_namespace_only {
+            *lock(&self.others) = Some(OtherTables::open()?);
+        }
         let mut seen = self.seen();
         if let Some(old) = seen.as_mut() {
             if old.plan.is_some() && self.is_current(old)? {
@@ -183,6 +194,13 @@ impl Backend for Kernel {
     }
 
     fn has_appeared(&self) -> bool {
+        // Of other namespaces a change is all that can be told without opening anything: any counts.
+        if lock(&self.others)
+            .take()
+            .is_some_and(|others| others.changed())
+        {
+            return true;
+        }
         let seen = self.seen();
         let Some(seen) = seen.as_ref() else {
             return true;

@@ -12,6 +12,7 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use hvutil_sys::shared::SharedBytes;
+use nix::sys::statfs::{FsType, TMPFS_MAGIC, fstatfs};
 
 use super::target::Target;
 use crate::filesystems::DeviceNumber;
@@ -33,6 +34,8 @@ pub enum Mark {
     Frozen,
     /// Not frozen by us: the call failed, or someone else had frozen it.
     NotOurs,
+    /// Someone is about to thaw it, or does: the agent or its guardian, whoever set this first.
+    Thawing,
     /// Thawed, or found unfrozen.
     Thawed,
     /// `FITHAW` failed.
@@ -48,6 +51,7 @@ impl Mark {
             Self::Freezing => b'?',
             Self::Frozen => b'F',
             Self::NotOurs => b'-',
+            Self::Thawing => b'~',
             Self::Thawed => b'T',
             Self::Failed => b'!',
         }
@@ -60,6 +64,7 @@ impl Mark {
             b'.' => Self::Planned,
             b'F' => Self::Frozen,
             b'-' => Self::NotOurs,
+            b'~' => Self::Thawing,
             b'T' => Self::Thawed,
             b'!' => Self::Failed,
             _ => Self::Freezing,
@@ -69,7 +74,10 @@ impl Mark {
     /// Someone has to thaw it.
     #[must_use]
     pub const fn wants_thaw(self) -> bool {
-        matches!(self, Self::Freezing | Self::Frozen | Self::Failed)
+        matches!(
+            self,
+            Self::Freezing | Self::Frozen | Self::Thawing | Self::Failed
+        )
     }
 }
 
@@ -114,15 +122,27 @@ impl Ledger {
                 escape(target.place.as_os_str().as_bytes()),
             );
         }
-        let file = match place {
+        let mut place = place.clone();
+        let mut file = match &place {
             Place::File(path) => write_file(path, &text)?,
             Place::Memory => write_memory(&text)?,
         };
+        if !is_in_memory(&file)? {
+            // Its own file system may be frozen: the next mark would then wait for the thaw that it announces.
+            tracing::warn!(
+                "the ledger's directory is not in memory: the record does not outlive agent and guardian"
+            );
+            if let Place::File(path) = &place {
+                fs::remove_file(path)?;
+            }
+            place = Place::Memory;
+            file = write_memory(&text)?;
+        }
         Ok(Self {
             bytes: SharedBytes::map(&file)?,
             file,
             offsets,
-            place: place.clone(),
+            place,
         })
     }
 
@@ -131,6 +151,14 @@ impl Ledger {
         if let Some(offset) = self.offsets.get(index) {
             self.bytes.store(*offset, mark.byte());
         }
+    }
+
+    /// Notes it if it was `old` so far; `false` if the guardian was faster.
+    #[must_use]
+    pub fn set_if(&self, index: usize, old: Mark, new: Mark) -> bool {
+        self.offsets
+            .get(index)
+            .is_some_and(|offset| self.bytes.swap_if(*offset, old.byte(), new.byte()))
     }
 
     /// How far the freeze of the `index`th file system is.
@@ -179,6 +207,14 @@ fn write_file(path: &Path, text: &str) -> io::Result<File> {
     file.write_all(text.as_bytes())?;
     fs::rename(&new, path)?;
     Ok(file)
+}
+
+/// Whether writing to a file waits for no device.
+fn is_in_memory(file: &File) -> io::Result<bool> {
+    /// `include/uapi/linux/magic.h`
+    const RAMFS_MAGIC: FsType = FsType(0x8584_58f6);
+    let kind = fstatfs(file)?.filesystem_type();
+    Ok(kind == TMPFS_MAGIC || kind == RAMFS_MAGIC)
 }
 
 fn write_memory(text: &str) -> io::Result<File> {
@@ -289,7 +325,7 @@ mod tests {
 
     #[test]
     fn the_record_tells_what_was_frozen_and_outlives_its_maker() {
-        let directory = tempfile::tempdir().unwrap();
+        let directory = tempfile::tempdir_in("/dev/shm").unwrap();
         let path = directory.path().join("run/ledger");
         let targets = [target(1, "/"), target(2, "/sp ace\n")];
         let ledger = Ledger::create(&Place::File(path.clone()), targets.iter()).unwrap();
@@ -307,7 +343,7 @@ mod tests {
 
     #[test]
     fn a_removed_record_is_gone_and_garbage_is_refused() {
-        let directory = tempfile::tempdir().unwrap();
+        let directory = tempfile::tempdir_in("/dev/shm").unwrap();
         let path = directory.path().join("ledger");
         let ledger = Ledger::create(&Place::File(path.clone()), [].iter()).unwrap();
         ledger.remove();

@@ -14,9 +14,6 @@ use super::signal::{Signal, Waited};
 use super::slot::Slot;
 use crate::filesystems::Plan;
 
-/// Opening takes microseconds, unless something is stuck.
-const LIMIT: Duration = Duration::from_secs(60);
-
 /// A mount table that keeps changing between reading and opening is read this often.
 const MOST_PLANS: u32 = 5;
 
@@ -27,41 +24,42 @@ pub(super) struct Prepared<B: Backend> {
     pub(super) flushed_only: Vec<Arc<Slot<B>>>,
 }
 
-/// Prepares in a thread, within a limit, and heeds an abort. A thread that does not come back is left in `running`.
-pub(super) fn prepare<B: Backend>(
-    backend: &Arc<B>,
+/// Does `work` in a thread, within a limit, and heeds an abort. A thread that does not come back is left in `running`,
+/// and nothing more is begun until it does.
+pub(super) fn in_time<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, FreezeError> + Send + 'static,
+    limit: Duration,
     signal: &Arc<Signal>,
     running: &mut Option<JoinHandle<()>>,
-) -> Result<Prepared<B>, FreezeError> {
+) -> Result<T, FreezeError> {
     if running.take_if(|thread| thread.is_finished()).is_none() && running.is_some() {
         return Err(FreezeError::StillOpening);
     }
     let (done, result) = mpsc::sync_channel(1);
-    let (theirs, notify) = (Arc::clone(backend), Arc::clone(signal));
+    let notify = Arc::clone(signal);
     let thread = thread::Builder::new()
         .name("open".to_owned())
         .stack_size(512 * 1024)
         .spawn(move || {
-            let open = AssertUnwindSafe(|| plan_and_open(&*theirs));
-            if let Ok(prepared) = catch_unwind(open) {
+            if let Ok(outcome) = catch_unwind(AssertUnwindSafe(work)) {
                 // When nobody waits any more, the handles are closed here.
-                let _ = done.send(prepared);
+                let _ = done.send(outcome);
             }
             drop(done);
             notify.notify();
         })
         .map_err(FreezeError::Threads)?;
-    let mut prepared = None;
-    let waited = signal.wait(Instant::now() + LIMIT, true, || match result.try_recv() {
-        Ok(outcome) => {
-            prepared = Some(outcome);
+    let mut outcome = None;
+    let waited = signal.wait(Instant::now() + limit, true, || match result.try_recv() {
+        Ok(got) => {
+            outcome = Some(got);
             true
         }
         Err(TryRecvError::Disconnected) => true,
         Err(TryRecvError::Empty) => false,
     });
-    match (waited, prepared) {
-        (_, Some(prepared)) => prepared,
+    match (waited, outcome) {
+        (_, Some(outcome)) => outcome,
         (Waited::Done, None) => Err(FreezeError::Defect),
         (Waited::Aborted, None) => {
             *running = Some(thread);
@@ -69,13 +67,13 @@ pub(super) fn prepare<B: Backend>(
         }
         (Waited::TimedOut, None) => {
             *running = Some(thread);
-            Err(FreezeError::OpenLimit(LIMIT))
+            Err(FreezeError::OpenLimit(limit))
         }
     }
 }
 
 /// A mount that vanished in between makes a new plan, so that no parent is frozen for it.
-fn plan_and_open<B: Backend>(backend: &B) -> Result<Prepared<B>, FreezeError> {
+pub(super) fn plan_and_open<B: Backend>(backend: &B) -> Result<Prepared<B>, FreezeError> {
     let mut attempts = 0;
     loop {
         attempts += 1;

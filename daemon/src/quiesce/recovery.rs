@@ -14,7 +14,7 @@ use super::hold::THAW_PATIENCE;
 use super::ledger;
 use super::target::Target;
 use crate::filesystems::text::printable;
-use crate::filesystems::{Plan, Policy, Scan, ScanError, scan};
+use crate::filesystems::{Plan, Policy, ScanError, scan};
 
 /// What became of one file system.
 #[derive(Debug)]
@@ -63,12 +63,22 @@ pub fn by_ledger(path: &Path, remove: bool) -> Result<Vec<Outcome>, RecoveryErro
         Ok(Some(entries)) => entries,
         Ok(None) => return Ok(Vec::new()),
         Err(source) => {
+            if source.kind() == io::ErrorKind::InvalidData && remove {
+                // It would stand in the way for ever; it is kept for whoever wants to know.
+                let _ = std::fs::rename(path, path.with_extension("damaged"));
+            }
             let path = path.to_owned();
             return Err(RecoveryError::Ledger { path, source });
         }
     };
-    let scan = scan()?;
     let mut outcomes = Vec::new();
+    if !entries.iter().any(|entry| entry.mark.wants_thaw()) {
+        if remove {
+            let _ = std::fs::remove_file(path);
+        }
+        return Ok(outcomes);
+    }
+    let plan = Plan::new(&scan()?, &Policy::default());
     for entry in entries
         .into_iter()
         .rev()
@@ -80,7 +90,7 @@ pub fn by_ledger(path: &Path, remove: bool) -> Result<Vec<Outcome>, RecoveryErro
             printable(&entry.mount_point)
         };
         let mut target = Target::from(entry);
-        target.mounts = ways(&scan, &target);
+        target.mounts = ways(&plan, &target);
         outcomes.push(Outcome {
             name,
             result: thaw(target),
@@ -168,10 +178,13 @@ fn open_and_thaw(target: &Target) -> Result<Thaw, String> {
     }
 }
 
-fn ways(scan: &Scan, target: &Target) -> Vec<(u64, PathBuf)> {
-    scan.mounts
-        .iter()
-        .filter(|mount| mount.dev == target.dev && mount.fstype == target.fstype)
-        .map(|mount| (mount.id, mount.mount_point.clone()))
-        .collect()
+/// The ways to it now, those of other namespaces too.
+fn ways(plan: &Plan, target: &Target) -> Vec<(u64, PathBuf)> {
+    let frozen = plan.superblocks().map(Target::from);
+    let left_out = plan.left_out.iter().map(Target::from);
+    frozen
+        .chain(left_out)
+        .find(|found| found.dev == target.dev && found.fstype == target.fstype)
+        .map(|found| found.mounts)
+        .unwrap_or_default()
 }

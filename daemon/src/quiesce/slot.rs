@@ -108,7 +108,7 @@ impl<B: Backend> Slot<B> {
         let result = match operation {
             Operation::Flush => backend.sync(&self.handle),
             Operation::Freeze => self.freeze(backend),
-            Operation::Thaw => backend.thaw(&self.handle),
+            Operation::Thaw => self.thaw(backend),
         };
         let took = started.elapsed();
         let mut cell = self.lock();
@@ -152,6 +152,10 @@ impl<B: Backend> Slot<B> {
         loop {
             self.note(Mark::Freezing);
             let result = backend.freeze(&self.handle);
+            if self.mark() == Some(Mark::Thawed) {
+                // The guardian's limit passed while this process was stopped.
+                return Err(io::ErrorKind::TimedOut.into());
+            }
             self.note(match result {
                 Ok(()) => Mark::Frozen,
                 Err(_) => Mark::NotOurs,
@@ -168,6 +172,24 @@ impl<B: Backend> Slot<B> {
                 result => return result,
             }
         }
+    }
+
+    /// `FITHAW`, unless the guardian has been at it: by now someone else may have frozen it.
+    fn thaw(&self, backend: &B) -> io::Result<()> {
+        if let Some((ledger, index)) = self.record.get() {
+            let claimed = ledger.set_if(*index, Mark::Frozen, Mark::Thawing)
+                || ledger.set_if(*index, Mark::Failed, Mark::Thawing);
+            if !claimed && ledger.get(*index) == Some(Mark::Thawed) {
+                return Err(io::Error::from_raw_os_error(libc::EINVAL));
+            }
+        }
+        backend.thaw(&self.handle)
+    }
+
+    /// What the ledger says of it; `None` when it is in none.
+    pub fn mark(&self) -> Option<Mark> {
+        let (ledger, index) = self.record.get()?;
+        ledger.get(*index)
     }
 
     fn is_abandoned(&self) -> bool {

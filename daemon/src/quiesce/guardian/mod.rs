@@ -16,7 +16,9 @@ use std::time::Duration;
 
 use hvutil_sys::socket;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
+use nix::sys::socket::sockopt::SendTimeout;
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, setsockopt, socketpair};
+use nix::sys::time::{TimeVal, TimeValLike};
 
 use self::wire::{ARMED, Order, Place, READY};
 use super::ledger::Ledger;
@@ -169,6 +171,9 @@ impl Process {
             None,
             SockFlag::SOCK_CLOEXEC,
         )?;
+        // A guardian that is stopped, with its queue full, must not stop the agent.
+        let patience = PATIENCE.as_secs().try_into().unwrap_or(5);
+        setsockopt(&ours, SendTimeout, &TimeVal::seconds(patience))?;
         let child = Command::new(program)
             .arg0("hv-vssd")
             .args(["guardian", "--agent", &std::process::id().to_string()])

@@ -40,44 +40,9 @@ pub fn run(socket: OwnedFd, agent: i32) -> io::Result<()> {
     }
     let expedite = Expedite::open();
     socket::send(&socket, &[READY], &[])?;
-    let mut watch: Option<Watch> = None;
-    let mut buffer = vec![0; LONGEST];
-    loop {
-        match wait(
-            &socket,
-            &signals,
-            watch.as_ref().and_then(|watch| watch.deadline),
-        )? {
-            Wake::Signal(Some(signal)) if signal == AGENT_DIED => break,
-            // A stop of the service must not end the one that thaws.
-            Wake::Signal(signal) if watch.is_none() && signal.is_some_and(ends) => return Ok(()),
-            Wake::Signal(_) => {}
-            Wake::Limit => {
-                if let Some(watch) = &mut watch {
-                    watch.deadline = None;
-                    watch.rescue(Cause::LimitPassed, &socket);
-                }
-            }
-            Wake::Socket => match socket::receive(&socket, &mut buffer) {
-                Ok((0, _)) => break,
-                Ok((length, descriptors)) => {
-                    let order = buffer.get(..length).and_then(Order::decode);
-                    let arming = matches!(order, Some(Order::Arm { .. }));
-                    if !obey(order, descriptors, &mut watch)? {
-                        return Ok(());
-                    }
-                    if let Some(watch) = watch.as_mut().filter(|_| arming) {
-                        watch.was_expedited = expedite.as_ref().and_then(Expedite::is_on);
-                    }
-                    if let Some(watch) = watch.as_mut().filter(|watch| watch.is_newly_complete()) {
-                        watch.acknowledged = true;
-                        socket::send(&socket, &[ARMED], &[])?;
-                    }
-                }
-                Err(_) => break,
-            },
-        }
-    }
+    let mut watch = None;
+    let served = serve(&socket, &signals, expedite.as_ref(), &mut watch);
+    // However it ended: what is frozen is thawed before this process goes.
     if let Some(mut watch) = watch {
         // The agent has it on in the moment of the freeze only; nobody else in a guest has it on at all.
         if let Some(expedite) = expedite.filter(|_| watch.was_expedited == Some(false)) {
@@ -85,7 +50,50 @@ pub fn run(socket: OwnedFd, agent: i32) -> io::Result<()> {
         }
         watch.rescue(Cause::AgentDied, &socket);
     }
-    Ok(())
+    served
+}
+
+/// Until the agent is gone, or speaks as no agent does; or until a stop while nothing is watched over.
+fn serve(
+    socket: &OwnedFd,
+    signals: &SignalFd,
+    expedite: Option<&Expedite>,
+    watch: &mut Option<Watch>,
+) -> io::Result<()> {
+    let mut buffer = vec![0; LONGEST];
+    loop {
+        let deadline = watch.as_ref().and_then(|watch| watch.deadline);
+        match wait(socket, signals, deadline)? {
+            Wake::Signal(Some(signal)) if signal == AGENT_DIED => return Ok(()),
+            // A stop of the service must not end the one that thaws.
+            Wake::Signal(signal) if watch.is_none() && signal.is_some_and(ends) => return Ok(()),
+            Wake::Signal(_) => {}
+            Wake::Limit => {
+                if let Some(watch) = watch {
+                    watch.deadline = None;
+                    watch.rescue(Cause::LimitPassed, socket);
+                }
+            }
+            Wake::Socket => {
+                let (length, descriptors) = socket::receive(socket, &mut buffer)?;
+                let order = buffer.get(..length).and_then(Order::decode);
+                let arming = matches!(order, Some(Order::Arm { .. }));
+                if length == 0 || !obey(order, descriptors, watch)? {
+                    return Ok(());
+                }
+                let Some(watch) = watch.as_mut() else {
+                    continue;
+                };
+                if arming {
+                    watch.was_expedited = expedite.and_then(Expedite::is_on);
+                }
+                if watch.is_newly_complete() {
+                    watch.acknowledged = true;
+                    socket::send(socket, &[ARMED], &[])?;
+                }
+            }
+        }
+    }
 }
 
 const fn ends(signal: Signal) -> bool {

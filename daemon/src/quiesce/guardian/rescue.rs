@@ -56,56 +56,62 @@ impl Watch {
             .map_or(Mark::Freezing, Mark::from_byte)
     }
 
-    /// Thaws what the agent has frozen, in reverse; after its death also what it was freezing. Then says so.
+    /// Thaws what the agent has frozen, in reverse, and what it was freezing. Then says so.
     pub(super) fn rescue(&mut self, cause: Cause, socket: &OwnedFd) {
         let started = Instant::now();
         let last = self.handles.last().map_or(0, |handle| handle.stage);
         let mut count = 0;
-        // What failed at the limit is tried again after the agent's death.
-        let wanted = |mark: Mark| {
-            mark == Mark::Frozen || (mark == Mark::Failed && cause == Cause::AgentDied)
-        };
         for stage in (0..=last).rev() {
-            let frozen =
-                |handle: &&Guarded| handle.stage == stage && self.mark(handle) == Mark::Frozen;
-            let to_thaw = |handle: &&Guarded| handle.stage == stage && wanted(self.mark(handle));
-            for handle in self.handles.iter().filter(to_thaw) {
-                self.marks.store(handle.offset, Mark::Frozen.byte());
+            let of_stage = || {
+                self.handles
+                    .iter()
+                    .filter(move |handle| handle.stage == stage)
+            };
+            for handle in of_stage().filter(|handle| self.claim(handle, cause)) {
                 self.thaw(handle, Unfrozen::Done);
                 count += 1;
             }
-            let patience = Instant::now() + PATIENCE;
-            while Instant::now() < patience && self.handles.iter().any(|handle| frozen(&handle)) {
-                pause();
-            }
+            self.wait(|| of_stage().any(|handle| self.mark(handle) == Mark::Thawing));
         }
-        if cause == Cause::AgentDied {
-            // Their freeze may have succeeded unseen, or may still be at work in a thread that cannot be killed.
-            let unknown = |handle: &&Guarded| self.mark(handle) == Mark::Freezing;
-            for handle in self.handles.iter().filter(unknown) {
-                self.thaw(handle, Unfrozen::RetryUntilClosed(socket.as_fd()));
-                count += 1;
-            }
-            let patience = Instant::now() + PATIENCE;
-            while Instant::now() < patience
-                && self
-                    .handles
-                    .iter()
-                    .any(|handle| self.mark(handle).wants_thaw())
-            {
-                pause();
-            }
+        // Their freeze may have succeeded unseen, or may still be at work in a thread that cannot be killed.
+        let unknown = |handle: &&Guarded| self.mark(handle) == Mark::Freezing;
+        for handle in self.handles.iter().filter(unknown) {
+            self.thaw(handle, Unfrozen::RetryUntilClosed(socket.as_fd()));
+            count += 1;
         }
+        self.wait(|| {
+            self.handles
+                .iter()
+                .any(|handle| matches!(self.mark(handle), Mark::Freezing | Mark::Thawing))
+        });
         self.report(cause, count, started.elapsed());
         // What does not return is waited for by its child; this process stays, so that its service stays.
         while cause == Cause::AgentDied
             && self
                 .handles
                 .iter()
-                .any(|handle| matches!(self.mark(handle), Mark::Freezing | Mark::Frozen))
+                .any(|handle| matches!(self.mark(handle), Mark::Freezing | Mark::Thawing))
         {
             sleep(Duration::from_millis(50));
             reap();
+        }
+    }
+
+    /// Whether this thaw is the guardian's. A living agent may have begun it itself; a dead one cannot end it.
+    fn claim(&self, handle: &Guarded, cause: Cause) -> bool {
+        let take = |from: Mark| {
+            let (from, to) = (from.byte(), Mark::Thawing.byte());
+            self.marks.swap_if(handle.offset, from, to)
+        };
+        take(Mark::Frozen)
+            || (cause == Cause::AgentDied
+                && (take(Mark::Failed) || self.mark(handle) == Mark::Thawing))
+    }
+
+    fn wait(&self, wanted: impl Fn() -> bool) {
+        let patience = Instant::now() + PATIENCE;
+        while Instant::now() < patience && wanted() {
+            pause();
         }
     }
 

@@ -1,0 +1,232 @@
+//! The plan made ahead: used again while the mount table stays what it was, made anew when it changed. Nothing is frozen.
+
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
+
+mod scratch;
+
+use std::fs;
+use std::path::Path;
+
+use hv_vssd::filesystems::{DeviceNumber, Plan};
+use hv_vssd::quiesce::backend::Target;
+use hv_vssd::quiesce::handle::Handle;
+use hv_vssd::quiesce::{Backend, Kernel};
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use scratch::{Disk, bind, in_namespace, mount_on, mounts_at, until};
+
+const NONE: Option<&str> = None;
+
+/// Bytes that this process has read so far (`rchar` of man 5 proc), those of this question not counted.
+fn bytes_read() -> usize {
+    let io = fs::read_to_string("/proc/self/io").unwrap();
+    let count = io.lines().find_map(|line| line.strip_prefix("rchar: "));
+    count.unwrap().parse().unwrap()
+}
+
+/// What `work` reads, and the size of the table that it should or should not read.
+fn reads<T>(work: impl FnOnce() -> T) -> (usize, T) {
+    let before = bytes_read();
+    let again = bytes_read();
+    let result = work();
+    // The question itself reads the same each time, but for a digit.
+    let question = again - before;
+    ((bytes_read() - again).saturating_sub(question + 16), result)
+}
+
+fn table_size() -> usize {
+    fs::read("/proc/self/mountinfo").unwrap().len()
+}
+
+fn has(plan: &Plan, dev: DeviceNumber) -> bool {
+    plan.superblocks().any(|superblock| superblock.dev == dev)
+}
+
+fn open(kernel: &Kernel, plan: &Plan, dev: DeviceNumber) -> Handle {
+    let superblock = plan.superblocks().find(|found| found.dev == dev).unwrap();
+    kernel.open(&Target::from(superblock)).unwrap()
+}
+
+fn directory(place: &Path, name: &str) -> std::path::PathBuf {
+    let directory = place.join(name);
+    fs::create_dir(&directory).unwrap();
+    directory
+}
+
+#[test]
+fn a_plan_made_ahead_is_used_once_and_no_table_is_read_for_it() {
+    in_namespace(
+        "a_plan_made_ahead_is_used_once_and_no_table_is_read_for_it",
+        |place| {
+            let disk = Disk::new(place, "disk", "ext4");
+            let kernel = Kernel::of_own_namespace();
+            let (ahead, result) = reads(|| kernel.foresee());
+            result.unwrap();
+            assert!(ahead >= table_size(), "{ahead} bytes read");
+            let (again, plan) = reads(|| kernel.plan());
+            assert!(again < table_size() / 4, "{again} bytes read");
+            assert!(has(&plan.unwrap(), disk.dev));
+            // It was handed over: the next one is made anew.
+            let (anew, plan) = reads(|| kernel.plan());
+            assert!(anew >= table_size(), "{anew} bytes read");
+            assert!(has(&plan.unwrap(), disk.dev));
+        },
+    );
+}
+
+#[test]
+fn a_mount_or_an_unmount_in_between_makes_a_new_plan() {
+    in_namespace(
+        "a_mount_or_an_unmount_in_between_makes_a_new_plan",
+        |place| {
+            let kernel = Kernel::of_own_namespace();
+            kernel.foresee().unwrap();
+            let disk = Disk::new(place, "disk", "ext4");
+            assert!(has(&kernel.plan().unwrap(), disk.dev));
+            kernel.foresee().unwrap();
+            disk.umount().unwrap();
+            assert!(!has(&kernel.plan().unwrap(), disk.dev));
+            kernel.foresee().unwrap();
+            mount_on(disk.device(), &disk.mount_point, "ext4");
+            let flags = MsFlags::MS_REMOUNT | MsFlags::MS_RDONLY;
+            kernel.foresee().unwrap();
+            mount(NONE, &disk.mount_point, NONE, flags, NONE).unwrap();
+            assert!(!has(&kernel.plan().unwrap(), disk.dev), "it is read-only");
+        },
+    );
+}
+
+#[test]
+fn a_mount_in_another_namespace_makes_a_new_plan() {
+    in_namespace("a_mount_in_another_namespace_makes_a_new_plan", |place| {
+        let disk = Disk::new(place, "disk", "ext4");
+        disk.umount().unwrap();
+        let kernel = Kernel::default();
+        kernel.foresee().unwrap();
+        let script = format!(
+            "mount {} {}; echo ready; read end || true",
+            disk.device().display(),
+            disk.mount_point.display()
+        );
+        let mut container = std::process::Command::new("unshare")
+            .args(["--mount", "--propagation", "private", "sh", "-ec", &script])
+            .stdin(std::process::Stdio::piped())
+            .spawn()
+            .unwrap();
+        until("the disk to be planned", || {
+            let plan = kernel.plan().unwrap();
+            kernel.foresee().unwrap();
+            has(&plan, disk.dev)
+        });
+        drop(container.stdin.take());
+        container.wait().unwrap();
+    });
+}
+
+#[test]
+fn only_a_file_system_that_a_plan_would_freeze_appears() {
+    in_namespace(
+        "only_a_file_system_that_a_plan_would_freeze_appears",
+        |place| {
+            let known = Disk::new(place, "known", "xfs");
+            let kernel = Kernel::of_own_namespace();
+            assert!(kernel.has_appeared(), "nothing is known without a plan");
+            kernel.plan().unwrap();
+            assert!(!kernel.has_appeared());
+            bind(&known.mount_point, &directory(place, "bind"));
+            assert!(!kernel.has_appeared(), "a bind mount");
+            let tmpfs = Some("tmpfs");
+            mount(
+                tmpfs,
+                &directory(place, "tmpfs"),
+                tmpfs,
+                MsFlags::empty(),
+                NONE,
+            )
+            .unwrap();
+            assert!(!kernel.has_appeared(), "a tmpfs");
+            let new = Disk::new(place, "new", "ext4");
+            assert!(kernel.has_appeared(), "a new disk");
+            // Not yet planned, and still there: but told once, for what changed. The next plan has it.
+            assert!(has(&kernel.plan().unwrap(), new.dev));
+            assert!(!kernel.has_appeared());
+            // One that came and went was never part of the image.
+            let gone = Disk::new(place, "gone", "ext4");
+            gone.umount().unwrap();
+            assert!(!kernel.has_appeared(), "a disk that has gone again");
+        },
+    );
+}
+
+#[test]
+fn a_disk_that_becomes_writable_appears() {
+    in_namespace("a_disk_that_becomes_writable_appears", |place| {
+        let disk = Disk::new(place, "disk", "ext4");
+        let set = |flags| {
+            let flags = MsFlags::MS_REMOUNT | flags;
+            mount(NONE, &disk.mount_point, NONE, flags, NONE).unwrap();
+        };
+        set(MsFlags::MS_RDONLY);
+        let kernel = Kernel::of_own_namespace();
+        assert!(!has(&kernel.plan().unwrap(), disk.dev));
+        set(MsFlags::empty());
+        assert!(kernel.has_appeared());
+    });
+}
+
+#[test]
+fn what_was_opened_is_settled_until_its_mount_id_means_another_disk() {
+    in_namespace(
+        "what_was_opened_is_settled_until_its_mount_id_means_another_disk",
+        |place| {
+            // The other one is known to the plan, so that it does not count as one that appeared.
+            let (disk, other) = (
+                Disk::new(place, "disk", "ext4"),
+                Disk::new(place, "other", "ext4"),
+            );
+            let kernel = Kernel::of_own_namespace();
+            assert!(!kernel.is_settled(&[]), "without a plan");
+            let plan = kernel.plan().unwrap();
+            let handle = open(&kernel, &plan, disk.dev);
+            let id = handle.mount_id().unwrap();
+            assert!(kernel.is_settled(&[&handle]));
+            bind(&disk.mount_point, &directory(place, "bind"));
+            assert!(kernel.is_settled(&[&handle]), "a bind mount");
+            // The lowest free number is given to the next mount.
+            disk.umount().unwrap();
+            assert!(kernel.is_settled(&[&handle]), "gone, and still held");
+            let places: Vec<_> = (0..8)
+                .map(|number| directory(place, &format!("place-{number}")))
+                .collect();
+            until("the number to be given again", || {
+                for place in &places {
+                    mount_on(other.device(), place, "ext4");
+                }
+                let found = places.iter().any(|place| mounts_at(place)[0].0 == id);
+                if !found {
+                    for place in &places {
+                        umount2(place, MntFlags::empty()).unwrap();
+                    }
+                }
+                found
+            });
+            assert!(!kernel.is_settled(&[&handle]));
+        },
+    );
+}
+
+#[test]
+fn a_disk_that_appears_while_others_are_opened_unsettles_the_plan() {
+    in_namespace(
+        "a_disk_that_appears_while_others_are_opened_unsettles_the_plan",
+        |place| {
+            let disk = Disk::new(place, "disk", "btrfs");
+            let kernel = Kernel::of_own_namespace();
+            let plan = kernel.plan().unwrap();
+            let handle = open(&kernel, &plan, disk.dev);
+            let new = Disk::new(place, "new", "xfs");
+            assert!(!kernel.is_settled(&[&handle]));
+            assert!(has(&kernel.plan().unwrap(), new.dev));
+            assert!(kernel.is_settled(&[&handle]));
+        },
+    );
+}
