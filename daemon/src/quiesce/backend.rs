@@ -5,6 +5,7 @@ use std::os::fd::BorrowedFd;
 
 use super::handle::HandleError;
 pub use super::target::Target;
+use super::writeback::Sample;
 use crate::filesystems::{Plan, ScanError};
 
 /// The engine's view of the system.
@@ -55,8 +56,8 @@ pub trait Backend: std::fmt::Debug + Send + Sync + 'static {
     /// Starts writing back what is dirty, without committing or waiting.
     fn start_write_back(&self) {}
 
-    /// Bytes that wait to be written back; `None` where nobody knows, and no write-back is waited for.
-    fn dirty(&self) -> Option<u64> {
+    /// What waits to be written back; `None` where nobody knows, and no write-back is waited for.
+    fn dirty(&self) -> Option<Sample> {
         None
     }
 

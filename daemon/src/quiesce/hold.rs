@@ -14,7 +14,7 @@ use super::pool::Pool;
 use super::report::{FileSystemReport, Report};
 use super::signal::{Signal, Waited};
 use super::slot::{Operation, Slot};
-use super::writeback::Progress;
+use super::writeback::{Next, Progress};
 use crate::config::ForeignFreeze;
 use crate::telemetry::gate::Closed;
 
@@ -23,9 +23,6 @@ const QUICK_PASS: Duration = Duration::from_millis(100);
 
 /// Writers that dirty faster than the disks write would make passes go on for ever.
 const MOST_PASSES: u32 = 3;
-
-/// How often the amount of dirty data is looked at.
-const WRITE_BACK_PAUSE: Duration = Duration::from_millis(10);
 
 /// How long a thaw may take before the next stage is thawed regardless.
 pub(super) const THAW_PATIENCE: Duration = Duration::from_secs(5);
@@ -120,22 +117,29 @@ impl<B: Backend> Hold<B> {
 
     /// Lets the kernel write back what is dirty, as long as that pays, so that the commits that follow find idle disks.
     fn write_back(&self, deadline: Instant) -> Result<(), FreezeError> {
-        let begin = |dirty| Progress::begin(Instant::now(), dirty);
+        let begin = |sample| Progress::begin(Instant::now(), sample);
         let Some(mut progress) = self.backend.dirty().and_then(begin) else {
             return Ok(());
         };
         self.backend.start_write_back();
-        loop {
-            let pause = (Instant::now() + WRITE_BACK_PAUSE).min(deadline);
-            if self.signal.wait(pause, true, || false) == Waited::Aborted {
+        while let Some(sample) = self.backend.dirty() {
+            let now = Instant::now();
+            let pause = match progress.judge(now, sample) {
+                Next::Stop => break,
+                Next::Wait(pause) => pause,
+                Next::Again(pause) => {
+                    self.backend.start_write_back();
+                    pause
+                }
+            };
+            if now >= deadline {
+                break;
+            }
+            if self.signal.wait(now + pause, true, || false) == Waited::Aborted {
                 return Err(FreezeError::Aborted);
             }
-            let dirty = self.backend.dirty().unwrap_or_default();
-            let now = Instant::now();
-            if now >= deadline || !progress.goes_on(now, dirty) {
-                return Ok(());
-            }
         }
+        Ok(())
     }
 
     /// Freezes stage after stage. On an error the caller thaws.

@@ -15,7 +15,7 @@ use super::backend::{Backend, Target};
 use super::expedite::Expedite;
 use super::handle::{Handle, HandleError};
 use super::target::MOST_WAYS;
-use super::writeback::WriteBack;
+use super::writeback::{Sample, WriteBack};
 use crate::filesystems::{
     OtherTables, Plan, Policy, Scan, ScanError, TableWatch, namespaces_fingerprint, scan,
     scan_own_namespace,
@@ -241,8 +241,8 @@ impl Backend for Kernel {
         }
     }
 
-    fn dirty(&self) -> Option<u64> {
-        self.write_back.as_ref()?.dirty()
+    fn dirty(&self) -> Option<Sample> {
+        self.write_back.as_ref()?.sample()
     }
 
     fn sync(&self, handle: &Handle) -> io::Result<()> {
