@@ -8,6 +8,8 @@ use serde::{Deserialize, Serialize};
 pub const CONTROL_PORT: &str = "hv-testbed.control";
 /// Name of the virtio-serial port relayed to the host's end of the VMBus channel.
 pub const VMBUS_PORT: &str = "hv-testbed.vmbus";
+/// In the guest: when the host's packets passed, a line each: `in` or `out`, operation, nanoseconds since boot.
+pub const HOST_TIMES: &str = "/run/host-times";
 
 /// No frame is longer than this.
 const MAX_FRAME: u32 = 64 << 20;

@@ -75,6 +75,7 @@ pub struct Disk {
     kind: FsKind,
     mib: u64,
     from: Option<PathBuf>,
+    bytes_per_second: Option<u64>,
 }
 
 impl Disk {
@@ -85,6 +86,7 @@ impl Disk {
             kind,
             mib: kind.default_mib(),
             from: None,
+            bytes_per_second: None,
         }
     }
 
@@ -95,6 +97,7 @@ impl Disk {
             kind,
             mib,
             from: None,
+            bytes_per_second: None,
         }
     }
 
@@ -105,7 +108,22 @@ impl Disk {
             kind: FsKind::Blank,
             mib: 0,
             from: Some(image.to_path_buf()),
+            bytes_per_second: None,
         }
+    }
+
+    /// The same disk, that writes no faster.
+    #[must_use]
+    pub fn throttled(mut self, bytes_per_second: u64) -> Self {
+        self.bytes_per_second = Some(bytes_per_second);
+        self
+    }
+
+    /// QEMU's options of a drive for it.
+    pub(super) fn drive_options(&self) -> String {
+        self.bytes_per_second
+            .map(|speed| format!(",throttling.bps-write={speed}"))
+            .unwrap_or_default()
     }
 
     /// Makes the image.

@@ -74,12 +74,14 @@ impl Guest {
         std::fs::copy(&assets.base, &initrd).doing(|| "copying the base archive".into())?;
         assets::append_programs(&initrd, plan.with_hv_vssd)?;
         let mut disks = Vec::new();
+        let mut drives = Vec::new();
         for (number, disk) in plan.disks.iter().enumerate() {
             let image = dir.join(format!("disk{number}.img"));
             disk.make(&image)?;
+            drives.push((image.clone(), disk.drive_options()));
             disks.push(image);
         }
-        let (qemu, sockets) = Qemu::start(&assets.vmlinuz, &initrd, &disks, &dir)?;
+        let (qemu, sockets) = Qemu::start(&assets.vmlinuz, &initrd, &drives, &dir)?;
         let control = Control::connect(sockets.control)?;
         Ok(Self {
             control,

@@ -37,11 +37,11 @@ fn accelerator() -> &'static str {
 }
 
 impl Qemu {
-    /// Starts the process; QEMU connects to the sockets before it powers the guest on.
+    /// Starts the process, with the disks' images and options; QEMU connects to the sockets before it powers the guest on.
     pub(super) fn start(
         vmlinuz: &Path,
         initrd: &Path,
-        disks: &[PathBuf],
+        disks: &[(PathBuf, String)],
         dir: &Path,
     ) -> BedResult<(Self, Sockets)> {
         // Socket paths are short of 108 bytes only outside deep target directories.
@@ -100,12 +100,12 @@ impl Qemu {
                 &format!("socket,id=monitor,path={}", monitor.path.display()),
             ])
             .args(["-mon", "chardev=monitor,mode=control"]);
-        for (number, disk) in disks.iter().enumerate() {
+        for (number, (disk, options)) in disks.iter().enumerate() {
             command
                 .args([
                     "-drive",
                     &format!(
-                        "if=none,id=d{number},file={},format=raw,cache=none,discard=unmap",
+                        "if=none,id=d{number},file={},format=raw,cache=none,discard=unmap{options}",
                         disk.display()
                     ),
                 ])

@@ -3,9 +3,12 @@
 //! As PID 1 it mounts the kernel's file systems, starts `serve` and reaps orphans.
 //! Its root is the initramfs: no freeze of a disk can stop it.
 
+mod clock;
 mod listener;
+mod load;
 mod mounts;
 mod processes;
+mod qga;
 mod relay;
 mod serve;
 mod syslog;
@@ -24,7 +27,18 @@ fn main() -> ExitCode {
         ["serve"] => serve::serve(),
         ["writer", directory, state] => writer::run(directory, state),
         ["listener", paths @ ..] => listener::run(paths),
-        _ => Err("usage: hv-testguest serve | writer DIRECTORY STATE-FILE | listener PATH…".into()),
+        ["probe", directory, file] => load::probe(directory, file),
+        ["dirty", file, bytes] => load::dirty(file, bytes),
+        ["stream", file, rate, bytes] => load::stream(file, rate, bytes),
+        ["small-files", directory] => load::small_files(directory),
+        ["cpu", pids @ ..] => clock::cpu(pids),
+        ["qga", socket, command] => qga::run(socket, command),
+        _ => Err(
+            "usage: hv-testguest serve | writer DIRECTORY STATE-FILE | listener PATH… | \
+                  probe DIRECTORY FILE | dirty FILE BYTES | stream FILE RATE BYTES | \
+                  small-files DIRECTORY | cpu PID… | qga SOCKET COMMAND"
+                .into(),
+        ),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

@@ -6,18 +6,12 @@ use std::fs::File;
 use std::io::Write;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
-use std::time::Duration;
 
-use nix::time::{ClockId, clock_gettime};
 use tests::proto::WriterState;
 use tests::writer::{RECORDS, record};
 
 use crate::Outcome;
-
-fn now() -> Result<u64, nix::Error> {
-    let now = Duration::from(clock_gettime(ClockId::CLOCK_MONOTONIC)?);
-    Ok(u64::try_from(now.as_nanos()).unwrap_or(u64::MAX))
-}
+use crate::clock::now;
 
 /// Writes until it is killed.
 pub(crate) fn run(directory: &str, state: &str) -> Outcome {

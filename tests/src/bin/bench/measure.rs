@@ -1,0 +1,217 @@
+//! One checkpoint under a load, measured.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
+
+use tests::error::{BedError, BedResult, Step};
+use tests::guest::{Guest, poll_until};
+
+use crate::case::{Case, Load, mount_point};
+use crate::contender::{Contender, now};
+use crate::stats::text;
+
+const LIMIT: Duration = Duration::from_secs(60);
+
+/// From FREEZE answered to THAW sent.
+const HOLD: Duration = Duration::from_millis(300);
+
+/// What one checkpoint cost.
+#[derive(Debug, Clone)]
+pub(crate) struct Sample {
+    pub(crate) freeze: Duration,
+    pub(crate) thaw: Duration,
+    /// The longest small write on each disk, hold taken off.
+    pub(crate) stalls: Vec<Stall>,
+    /// Of all its processes, from before HOT_BACKUP to after THAW.
+    pub(crate) cpu: Duration,
+}
+
+/// The longest small write on a disk.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Stall {
+    /// The hold taken off.
+    pub(crate) length: Duration,
+    /// When it began, in milliseconds from FREEZE on.
+    pub(crate) began_ms: i64,
+}
+
+impl Sample {
+    /// The longest of all disks.
+    pub(crate) fn worst_stall(&self) -> Duration {
+        let longest = self.stalls.iter().max();
+        longest.map_or(Duration::ZERO, |stall| stall.length)
+    }
+
+    /// For whoever watches.
+    pub(crate) fn line(&self) -> String {
+        let longest = self.stalls.iter().max().copied().unwrap_or_default();
+        format!(
+            "FREEZE {}, THAW {}, processor {}, worst stall {} from {} ms after FREEZE on",
+            text(self.freeze),
+            text(self.thaw),
+            text(self.cpu),
+            text(longest.length),
+            longest.began_ms
+        )
+    }
+}
+
+/// Keeps the kernel from writing back by itself: what is dirty at FREEZE is what was written.
+pub(crate) fn keep_dirty(guest: &Guest) -> BedResult<()> {
+    guest.sh("cd /proc/sys/vm
+         echo 600000000 > dirty_background_bytes; echo 700000000 > dirty_bytes
+         echo 360000 > dirty_expire_centisecs; echo 360000 > dirty_writeback_centisecs")?;
+    Ok(())
+}
+
+fn file(disk: usize) -> String {
+    format!("/run/probe{disk}")
+}
+
+/// Starts the probes and the load of a case.
+pub(crate) fn start_load(guest: &Guest, case: &Case) -> BedResult<()> {
+    for disk in case.disks {
+        let point = mount_point(*disk);
+        let probe = ["/sbin/hv-testguest", "probe", &point, &file(*disk)];
+        guest.spawn(&format!("probe {disk}"), &probe)?;
+        let program = "/sbin/hv-testguest";
+        let load = format!("load {disk}");
+        match case.load {
+            Load::Nothing => {}
+            Load::Stream(rate) => {
+                let (file, rate) = (format!("{point}/stream"), rate.to_string());
+                guest.spawn(&load, &[program, "stream", &file, &rate, "60000000"])?;
+            }
+            Load::SmallFiles => {
+                guest.spawn(&load, &[program, "small-files", &point])?;
+            }
+        }
+    }
+    std::thread::sleep(Duration::from_millis(500));
+    Ok(())
+}
+
+/// Ends them.
+pub(crate) fn stop_load(guest: &Guest, case: &Case) -> BedResult<()> {
+    for disk in case.disks {
+        for job in [format!("probe {disk}"), format!("load {disk}")] {
+            // There is not always a load.
+            let _ = guest.signal(&job, Signal::SIGKILL);
+        }
+    }
+    Ok(())
+}
+
+/// Makes everything clean, then as much dirty as the case wants.
+fn make_dirty(guest: &Guest, case: &Case) -> BedResult<()> {
+    let mut script = "sync\n".to_owned();
+    if case.dirty > 0 {
+        for disk in case.disks {
+            script.push_str(&format!("rm -f {}/dirty\n", mount_point(*disk)));
+        }
+        script.push_str("sync\n");
+        for disk in case.disks {
+            let point = mount_point(*disk);
+            script.push_str(&format!(
+                "/sbin/hv-testguest dirty {point}/dirty {} &\n",
+                case.dirty
+            ));
+        }
+        script.push_str("wait\n");
+    }
+    let done = guest.exec(&["/bin/sh", "-euc", &script], LIMIT * 3)?;
+    if done.status == Some(0) {
+        return Ok(());
+    }
+    Err(BedError::Guest(format!("dirtying: {}", done.stderr)))
+}
+
+/// Processor time of processes so far, by process.
+fn cpu(guest: &Guest, agent: Contender) -> BedResult<BTreeMap<String, u64>> {
+    let processes = agent.processes(guest)?;
+    let mut argv = vec!["/sbin/hv-testguest", "cpu"];
+    argv.extend(processes.iter().map(String::as_str));
+    let said = guest.exec(&argv, LIMIT)?.stdout;
+    let times = said.lines().skip(1).flat_map(str::parse);
+    Ok(processes.iter().cloned().zip(times).collect())
+}
+
+/// When things happened.
+#[derive(Debug, Clone, Copy)]
+struct Times {
+    /// Before anything was asked.
+    since: u64,
+    /// FREEZE was sent.
+    sent: u64,
+    /// FREEZE was answered.
+    frozen: u64,
+    /// THAW was sent.
+    thaw: u64,
+}
+
+/// The longest operation of a probe that ended after `since`, the hold taken off.
+fn stall(guest: &Guest, disk: usize, times: Times) -> BedResult<Stall> {
+    let slow = guest.read(&format!("{}.slow", file(disk)))?;
+    let stall = |line: &str| {
+        let (start, end) = line.split_once(' ')?;
+        let (start, end): (u64, u64) = (start.parse().ok()?, end.parse().ok()?);
+        let held = end.min(times.thaw).saturating_sub(start.max(times.frozen));
+        let began = signed(start) - signed(times.sent);
+        (end > times.since).then_some(Stall {
+            length: Duration::from_nanos((end - start).saturating_sub(held)),
+            began_ms: began / 1_000_000,
+        })
+    };
+    Ok(slow.lines().filter_map(stall).max().unwrap_or_default())
+}
+
+/// Waits until every probe has ended an operation that was begun after a time.
+fn wait_for_probes(guest: &Guest, case: &Case, after: u64) -> BedResult<()> {
+    for disk in case.disks {
+        let beat = format!("{}.beat", file(*disk));
+        let went_on = poll_until(LIMIT, || {
+            let beat = guest.read(&beat)?.trim().parse::<u64>().unwrap_or(0);
+            Ok::<_, BedError>((beat > after).then_some(()))
+        })?;
+        went_on.ok_or_else(|| BedError::Guest(format!("the probe of disk {disk} sleeps")))?;
+    }
+    Ok(())
+}
+
+/// One checkpoint; without an agent as long a time in which nothing is asked.
+pub(crate) fn checkpoint(guest: &mut Guest, case: &Case, agent: Contender) -> Step<Sample> {
+    make_dirty(guest, case)?;
+    let before = cpu(guest, agent)?;
+    let since = now(guest)?;
+    let (sent, frozen) = agent.asks(guest, true)?;
+    std::thread::sleep(HOLD);
+    let (thaw, thawed) = agent.asks(guest, false)?;
+    wait_for_probes(guest, case, thawed + 200_000_000)?;
+    let cpu_time: u64 = cpu(guest, agent)?
+        .iter()
+        .map(|(pid, time)| time.saturating_sub(before.get(pid).copied().unwrap_or(0)))
+        .sum();
+    let times = Times {
+        since,
+        sent,
+        frozen,
+        thaw,
+    };
+    let stalls: BedResult<Vec<Stall>> = case
+        .disks
+        .iter()
+        .map(|disk| stall(guest, *disk, times))
+        .collect();
+    Ok(Sample {
+        freeze: Duration::from_nanos(frozen.saturating_sub(sent)),
+        thaw: Duration::from_nanos(thawed.saturating_sub(thaw)),
+        stalls: stalls?,
+        cpu: Duration::from_nanos(cpu_time),
+    })
+}
+
+fn signed(time: u64) -> i64 {
+    i64::try_from(time).unwrap_or(i64::MAX)
+}

@@ -1,0 +1,59 @@
+//! Where the results go.
+
+use std::path::Path;
+
+use tests::error::{BedError, BedResult, Context};
+use tests::paths;
+
+use crate::results::Results;
+use crate::svg;
+
+const BEGIN: &str = "<!-- figures: tests/run bench docs -->";
+const END: &str = "<!-- end of figures -->";
+
+/// Prints the tables, keeps them and the picture in the bed's directory; and in docs/ if asked for.
+pub(crate) fn write(results: &Results, into_docs: bool) -> BedResult<()> {
+    let tables = results.markdown();
+    let picture = svg::draw(results);
+    print!("{tables}");
+    let dir = paths::testbed().join("bench");
+    std::fs::create_dir_all(&dir).doing(|| format!("making {}", dir.display()))?;
+    keep(&dir.join("performance.md"), &tables)?;
+    keep(&dir.join("performance.svg"), &picture)?;
+    println!("\n({})", dir.display());
+    if into_docs {
+        let docs = paths::workspace().join("docs");
+        let page = docs.join("performance.md");
+        let old = std::fs::read_to_string(&page).doing(|| format!("reading {}", page.display()))?;
+        let new = replaced(&old, &tables).ok_or_else(|| {
+            BedError::Setup(format!("no place for figures in {}", page.display()))
+        })?;
+        keep(&page, &new)?;
+        keep(&docs.join("performance.svg"), &picture)?;
+    }
+    Ok(())
+}
+
+fn keep(file: &Path, text: &str) -> BedResult<()> {
+    std::fs::write(file, text).doing(|| format!("writing {}", file.display()))
+}
+
+/// The page with other figures; `None` if it has no place for them.
+fn replaced(page: &str, figures: &str) -> Option<String> {
+    let (before, rest) = page.split_once(BEGIN)?;
+    let (_, after) = rest.split_once(END)?;
+    Some(format!("{before}{BEGIN}\n\n{figures}\n{END}{after}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_figures_of_a_page_are_replaced() {
+        let page = format!("above {BEGIN} old {END} below");
+        let new = replaced(&page, "new").unwrap();
+        assert_eq!(new, format!("above {BEGIN}\n\nnew\n{END} below"));
+        assert_eq!(replaced("above", "new"), None);
+    }
+}

@@ -1,0 +1,77 @@
+//! What is measured, from the environment.
+
+use tests::assets::Kernel;
+use tests::error::{BedError, BedResult};
+
+use crate::case::Case;
+use crate::contender::Contender;
+
+/// The variables.
+pub(crate) const HELP: &str = "\
+HV_BENCH_REPETITIONS    checkpoints of each case and agent (5)
+HV_BENCH_CASES          letters of the cases (abcdeEf)
+HV_BENCH_KERNEL         6.1 or 6.12 (6.1)
+HV_BENCH_IDLE_SECONDS   how long to look at an idle agent; 0: not at all (60)
+HV_BENCH_ALL_VARIANTS   1: hv-vssd with parts switched off in every case, not in case a alone
+HV_BENCH_AGENTS         names of agents, separated by commas (all)";
+
+/// They, read.
+#[derive(Debug)]
+pub(crate) struct Settings {
+    pub(crate) repetitions: u32,
+    pub(crate) kernel: Kernel,
+    pub(crate) idle_seconds: u64,
+    cases: String,
+    agents: Option<String>,
+    all_variants: bool,
+}
+
+fn variable(name: &str, default: &str) -> String {
+    std::env::var(name).unwrap_or_else(|_| default.to_owned())
+}
+
+fn number<T: std::str::FromStr>(name: &str, default: &str) -> BedResult<T> {
+    let text = variable(name, default);
+    text.parse()
+        .map_err(|_| BedError::Setup(format!("{name} is no number: {text}")))
+}
+
+impl Settings {
+    /// Reads the environment.
+    pub(crate) fn from_environment() -> BedResult<Self> {
+        let series = variable("HV_BENCH_KERNEL", "6.1");
+        let kernel = Kernel::ALL
+            .into_iter()
+            .find(|kernel| kernel.series() == series);
+        Ok(Self {
+            repetitions: number("HV_BENCH_REPETITIONS", "5")?,
+            kernel: kernel.ok_or_else(|| BedError::Setup(format!("no kernel {series}")))?,
+            idle_seconds: number("HV_BENCH_IDLE_SECONDS", "60")?,
+            cases: variable("HV_BENCH_CASES", "abcdeEf"),
+            agents: std::env::var("HV_BENCH_AGENTS").ok(),
+            all_variants: variable("HV_BENCH_ALL_VARIANTS", "") == "1",
+        })
+    }
+
+    pub(crate) fn wants(&self, case: &Case) -> bool {
+        self.cases.contains(case.letter)
+    }
+
+    /// Who is measured in a case.
+    pub(crate) fn agents(&self, case: &Case) -> Vec<Contender> {
+        let is_meant = |agent: &Contender| {
+            let is_named = |names: &String| names.split(',').any(|name| name == agent.name());
+            self.agents.as_ref().map_or_else(
+                || self.all_variants || case.letter == 'a' || !agent.is_variant(),
+                is_named,
+            )
+        };
+        Contender::ALL.into_iter().filter(is_meant).collect()
+    }
+
+    /// Who is looked at idle.
+    pub(crate) fn agents_idle(&self) -> Vec<Contender> {
+        let is_agent = |agent: &Contender| !agent.is_variant() && *agent != Contender::Nobody;
+        Contender::ALL.into_iter().filter(is_agent).collect()
+    }
+}
