@@ -123,7 +123,6 @@ fn garbage_ends_a_guardian_that_watches_over_nothing() {
 }
 
 #[test]
-#[ignore = "fails: a guardian that gets garbage while it is armed leaves without a thaw"]
 fn garbage_from_the_agent_of_a_frozen_disk_is_taken_for_its_death() {
     in_namespace(
         "garbage_from_the_agent_of_a_frozen_disk_is_taken_for_its_death",

@@ -24,6 +24,15 @@ fn freeze(disk: &Disk) {
     freeze::freeze(File::open(&disk.mount_point).unwrap()).unwrap();
 }
 
+/// A ledger in memory, as that of the service is: it must not lie on what may be frozen.
+fn ledger_in(place: &Path) -> PathBuf {
+    let directory = place.join("run");
+    fs::create_dir(&directory).unwrap();
+    let tmpfs = Some("tmpfs");
+    mount(tmpfs, &directory, tmpfs, MsFlags::empty(), NONE).unwrap();
+    directory.join("ledger")
+}
+
 /// As a dead agent leaves it.
 fn record(path: &Path, disks: &[(&Disk, Mark)]) {
     let targets: Vec<_> = disks
@@ -65,7 +74,7 @@ fn what_the_ledger_has_as_frozen_is_thawed_in_reverse_and_nothing_else_is() {
                 ("thawed", Mark::Thawed),
             ];
             let disks = marks.map(|(name, mark)| (Disk::new(place, name, "ext4"), mark));
-            let ledger = place.join("run/ledger");
+            let ledger = ledger_in(place);
             let disks: Vec<_> = disks.iter().map(|(disk, mark)| (disk, *mark)).collect();
             for (number, (disk, _)) in disks.iter().enumerate() {
                 if number != 3 {
@@ -96,7 +105,7 @@ fn what_the_ledger_has_as_frozen_is_thawed_in_reverse_and_nothing_else_is() {
 fn the_record_of_another_stays_where_it_is() {
     in_namespace("the_record_of_another_stays_where_it_is", |place| {
         let disk = Disk::new(place, "disk", "xfs");
-        let ledger = place.join("ledger");
+        let ledger = ledger_in(place);
         freeze(&disk);
         record(&ledger, &[(&disk, Mark::Frozen)]);
         let outcomes = recovery::by_ledger(&ledger, false).unwrap();
@@ -111,10 +120,10 @@ fn a_disk_whose_mounts_changed_while_it_was_frozen_is_found() {
     in_namespace(
         "a_disk_whose_mounts_changed_while_it_was_frozen_is_found",
         |place| {
+            let ledger = ledger_in(place);
             for fstype in ["ext4", "xfs", "btrfs"] {
                 let names = ["unmounted", "moved", "covered", "copied"];
                 let disks = names.map(|name| Disk::new(place, &format!("{name}-{fstype}"), fstype));
-                let ledger = place.join("ledger");
                 let frozen: Vec<_> = disks.iter().map(|disk| (disk, Mark::Frozen)).collect();
                 disks.iter().for_each(freeze);
                 record(&ledger, &frozen);
@@ -156,7 +165,7 @@ fn a_disk_in_a_container_alone_is_thawed_where_it_is() {
         "a_disk_in_a_container_alone_is_thawed_where_it_is",
         |place| {
             let disk = Disk::new(place, "disk", "ext4");
-            let ledger = place.join("ledger");
+            let ledger = ledger_in(place);
             let mut container = Command::new("unshare")
                 .args(["--mount", "--propagation", "private", "sh", "-c"])
                 .arg("echo > $0/ready; read end")
@@ -186,7 +195,7 @@ fn what_cannot_be_reached_is_told_and_keeps_its_record_but_not_the_others() {
                 Disk::new(place, "disk", "ext4"),
                 Disk::new(place, "lost", "ext4"),
             );
-            let ledger = place.join("ledger");
+            let ledger = ledger_in(place);
             freeze(&disk);
             let targets = [
                 disk.target(&[&disk.mount_point]),
@@ -219,7 +228,9 @@ fn a_file_that_is_no_ledger_is_told_and_kept() {
             let text = with_causes(&error);
             assert!(text.contains(path.to_str().unwrap()), "{text}");
             assert!(text.contains("thaw --all"), "{text}");
-            assert!(path.exists());
+            // Kept for whoever wants to know; but it does not stand in the way of the next checkpoint.
+            assert_eq!(fs::read(path.with_extension("damaged")).unwrap(), garbage);
+            assert!(!path.exists());
         }
         assert!(
             recovery::by_ledger(&place.join("none"), true)
@@ -342,6 +353,6 @@ fn the_command_tells_that_the_ledger_cannot_be_read() {
         assert!(err.contains("/run/hv-vssd/ledger"), "{err}");
         assert!(err.contains("this is no ledger of hv-vssd"), "{err}");
         assert_eq!(err.lines().count(), 1, "{err}");
-        assert!(ledger.exists());
+        assert!(ledger.with_extension("damaged").exists());
     });
 }
