@@ -628,11 +628,10 @@ fn after_its_limit_nothing_goes_on_thawing_what_is_not_ours_any_more() {
             checkpoint.ledger.set(1, Mark::NotOurs);
             guardian.disarm();
             until("the last attempt to thaw to end", || {
-                let states = children(pid).into_iter().map(|child| {
+                children(pid).into_iter().all(|child| {
                     let stat = std::fs::read_to_string(format!("/proc/{child}/stat"));
-                    stat.unwrap_or_default().contains(") Z ")
-                });
-                states.fold(true, |all, is_zombie| all && is_zombie)
+                    stat.is_ok_and(|stat| stat.contains(") Z "))
+                })
             });
             freeze::freeze(File::open(&disks[1].mount_point).unwrap()).unwrap();
             assert_eq!(checkpoint.mark(1), Mark::NotOurs);
