@@ -25,8 +25,14 @@ pub struct Mark<'a> {
 pub enum Unfrozen<'a> {
     /// That is as good as thawed.
     Done,
-    /// A freeze may still be on its way: try again, until the other end of this socket is closed, then once more.
-    RetryUntilClosed(BorrowedFd<'a>),
+    /// A freeze may still be on its way: try again, until the other end of the socket is closed, then once more; or
+    /// until the mark is another than `still`, because whoever froze has come to an end with it.
+    RetryUntilClosed {
+        /// Its other end is the process that froze.
+        socket: BorrowedFd<'a>,
+        /// The mark of a freeze that has not returned.
+        still: u8,
+    },
 }
 
 /// Starts a child that thaws the file system `fd` lies on, and marks the outcome. The child is not waited for.
@@ -41,12 +47,12 @@ pub fn thaw(fd: BorrowedFd<'_>, mark: Mark<'_>, unfrozen: Unfrozen<'_>) -> io::R
     match unsafe { libc::fork() } {
         -1 => Err(io::Error::last_os_error()),
         0 => {
-            let outcome = if thaw_at_last(fd, unfrozen) {
-                mark.thawed
-            } else {
-                mark.failed
-            };
-            mark.bytes.store(mark.index, outcome);
+            let marked = mark.bytes.load(mark.index);
+            if let Some(thawed) = thaw_at_last(fd, mark, unfrozen) {
+                let outcome = if thawed { mark.thawed } else { mark.failed };
+                // Not where the agent has had the last word meanwhile.
+                let _ = marked.is_some_and(|old| mark.bytes.swap_if(mark.index, old, outcome));
+            }
             // SAFETY: ends the child without running anything of the parent's.
             unsafe { libc::_exit(0) }
         }
@@ -54,20 +60,28 @@ pub fn thaw(fd: BorrowedFd<'_>, mark: Mark<'_>, unfrozen: Unfrozen<'_>) -> io::R
     }
 }
 
-fn thaw_at_last(fd: BorrowedFd<'_>, unfrozen: Unfrozen<'_>) -> bool {
+/// Whether it is thawed; `None` when it is no longer this child's to thaw.
+fn thaw_at_last(fd: BorrowedFd<'_>, mark: Mark<'_>, unfrozen: Unfrozen<'_>) -> Option<bool> {
     loop {
         let closed = match unfrozen {
             Unfrozen::Done => true,
+            Unfrozen::RetryUntilClosed { still, .. }
+                if mark.bytes.load(mark.index) != Some(still) =>
+            {
+                return None;
+            }
             // Looked at before the thaw: what is closed now will freeze nothing afterwards.
-            Unfrozen::RetryUntilClosed(socket) => is_closed(socket),
+            Unfrozen::RetryUntilClosed { socket, .. } => is_closed(socket),
         };
         match freeze::thaw(fd) {
-            Ok(()) => return true,
-            Err(error) if error.raw_os_error() == Some(libc::EINVAL) && closed => return true,
+            Ok(()) => return Some(true),
+            Err(error) if error.raw_os_error() == Some(libc::EINVAL) && closed => {
+                return Some(true);
+            }
             Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {
                 std::thread::sleep(Duration::from_millis(5));
             }
-            Err(_) => return false,
+            Err(_) => return Some(false),
         }
     }
 }

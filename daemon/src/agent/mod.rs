@@ -213,10 +213,8 @@ impl Agent {
 /// Silent from the first freeze to the last thaw.
 fn tell_systemd(state: State) {
     match state {
-        State::Ready => service::status("registered with the host; nothing is frozen"),
-        State::Closed { .. } => {
-            service::status("waiting for the host's backup service; nothing is frozen")
-        }
+        State::Ready => service::status("registered with the host"),
+        State::Closed { .. } => service::status("waiting for the host's backup service"),
         _ => {}
     }
 }

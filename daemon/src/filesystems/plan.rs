@@ -34,7 +34,7 @@ use super::tree::MountTree;
 pub struct Plan {
     /// Frozen one stage after the other, each stage in parallel; thawed in exact reverse.
     pub stages: Vec<Vec<Superblock>>,
-    /// Not frozen, in the order of [`Reason`] and of mount points.
+    /// Not frozen, in the order of [`super::Reason`] and of mount points.
     pub left_out: Vec<LeftOut>,
     /// As [`Scan::unread_processes`]: what is mounted only in their namespaces is missing here.
     pub unread_processes: usize,

@@ -119,12 +119,19 @@ impl OtherTables {
         Ok(Self { tables })
     }
 
-    /// Whether any of them has changed since it was opened. Does not wait; what cannot be asked counts as changed.
+    /// Whether one of those that have changed since they were opened has a superblock that [`TableWatch::appeared`] would name. Opens nothing; what cannot be read
+    /// counts as such.
     #[must_use]
-    pub fn changed(&self) -> bool {
-        self.tables
-            .iter()
-            .any(|table| table.changed().unwrap_or(true))
+    pub fn have_more(&self, before: &Scan, policy: &Policy) -> bool {
+        self.tables.iter().any(|table| match table.changed() {
+            Ok(false) => false,
+            // A namespace whose last process has gone has no mounts any more.
+            Ok(true) => match table.mounts() {
+                Ok(now) => table.appeared_in(now, before, policy),
+                Err(error) => error.raw_os_error() != Some(libc::EINVAL),
+            },
+            Err(_) => true,
+        })
     }
 }
 

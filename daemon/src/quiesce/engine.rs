@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use super::backend::Backend;
 use super::error::FreezeError;
 use super::faults;
-use super::guardian::Guard;
+use super::guardian::{Guard, GuardianError};
 use super::hold::{Hold, THAW_PATIENCE};
 use super::ledger::{Ledger, Place};
 use super::pool::Pool;
@@ -191,7 +191,10 @@ impl<B: Backend> Engine<B> {
         self.ledger = Some(Arc::clone(&ledger));
         if let Some(guard) = &mut self.guard {
             let limit = self.limits.freeze + self.limits.hold + GRACE;
-            guard.arm(&ledger, &hold.handles(&self.backend), limit)?;
+            let handles = hold
+                .handles(&self.backend)
+                .ok_or(GuardianError::Unguarded)?;
+            guard.arm(&ledger, &handles, limit)?;
         }
         hold.gate = Some(self.gate.close());
         faults::reach("freeze");

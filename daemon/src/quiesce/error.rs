@@ -67,7 +67,7 @@ pub enum FreezeError {
     #[error("{0} cannot be frozen, and cannot be flushed either, so that the image would be torn")]
     Flush(String, #[source] io::Error),
     /// The file systems could not be opened in time.
-    #[error("the file systems could not be opened within {secs} s: something that an open waits for is stuck", secs = .0.as_secs())]
+    #[error("the file systems could not be listed and opened within {secs} s: something that this waits for is stuck", secs = .0.as_secs())]
     OpenLimit(Duration),
     /// The opening of an earlier attempt has not returned.
     #[error("an earlier attempt still waits for a file system to open: no freeze until it returns")]
@@ -92,7 +92,9 @@ pub enum FreezeError {
 #[derive(Debug, thiserror::Error)]
 pub enum ThawError {
     /// Someone else thawed it during the hold: the image may not be consistent.
-    #[error("{0} was thawed by someone else during the hold: the image is not consistent")]
+    #[error(
+        "{0} was thawed by someone else during the hold, or by the guardian: the image is not consistent"
+    )]
     Foreign(String),
     /// `FITHAW` failed.
     #[error("{0} cannot be thawed; try 'fsfreeze -u' on its mount point")]

@@ -59,21 +59,17 @@ impl<B: Backend> Hold<B> {
             .collect()
     }
 
-    /// The descriptors of all stages with their places in the ledger.
-    pub(super) fn handles<'a>(&'a self, backend: &B) -> Vec<Vec<(BorrowedFd<'a>, usize)>> {
-        let mut index = 0;
-        let mut place = || {
-            index += 1;
-            index - 1
-        };
-        let mut stage_handles = |stage: &'a Vec<Arc<Slot<B>>>| {
-            stage
+    /// The descriptors of all stages with their places in the ledger; `None` if one has no descriptor to guard it by.
+    pub(super) fn handles<'a>(&'a self, backend: &B) -> Option<Vec<Vec<(BorrowedFd<'a>, usize)>>> {
+        let mut places = 0..;
+        let mut stages = Vec::with_capacity(self.stages.len());
+        for stage in &self.stages {
+            let handles = stage
                 .iter()
-                .map(|slot| (slot, place()))
-                .filter_map(|(slot, place)| Some((backend.descriptor(slot.handle())?, place)))
-                .collect()
-        };
-        self.stages.iter().map(&mut stage_handles).collect()
+                .map(|slot| Some((backend.descriptor(slot.handle())?, places.next()?)));
+            stages.push(handles.collect::<Option<_>>()?);
+        }
+        Some(stages)
     }
 
     fn submit(&self, slot: &Arc<Slot<B>>, operation: Operation) {

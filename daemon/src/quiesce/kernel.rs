@@ -14,6 +14,7 @@ use hvutil_sys::freeze;
 use super::backend::{Backend, Target};
 use super::expedite::Expedite;
 use super::handle::{Handle, HandleError};
+use super::report::count;
 use super::target::MOST_WAYS;
 use super::writeback::{Sample, WriteBack};
 use crate::filesystems::{
@@ -96,8 +97,8 @@ impl Kernel {
         let mut plan = Plan::new(&scan, &self.policy);
         if plan.unread_processes > 0 {
             tracing::warn!(
-                "{} processes could not be looked into: a file system that only they have mounted would be missed",
-                plan.unread_processes
+                "{} could not be looked into: a file system mounted only there would be missed",
+                count(plan.unread_processes, "process")
             );
         }
         // What is handed over while the host waits is kept small.
@@ -194,17 +195,14 @@ impl Backend for Kernel {
     }
 
     fn has_appeared(&self) -> bool {
-        // Of other namespaces a change is all that can be told without opening anything: any counts.
-        if lock(&self.others)
-            .take()
-            .is_some_and(|others| others.changed())
-        {
-            return true;
-        }
         let seen = self.seen();
         let Some(seen) = seen.as_ref() else {
             return true;
         };
+        let others = lock(&self.others).take();
+        if others.is_some_and(|others| others.have_more(&seen.scan, &self.policy)) {
+            return true;
+        }
         for _ in 0..MOST_LOOKS {
             match seen.watch.changed() {
                 Ok(false) => return false,

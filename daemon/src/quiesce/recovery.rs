@@ -5,6 +5,7 @@ use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc;
 use std::thread;
+use std::time::Instant;
 
 use hvutil_sys::freeze;
 
@@ -79,23 +80,16 @@ pub fn by_ledger(path: &Path, remove: bool) -> Result<Vec<Outcome>, RecoveryErro
         return Ok(outcomes);
     }
     let plan = Plan::new(&scan()?, &Policy::default());
-    for entry in entries
+    let wanted = entries
         .into_iter()
         .rev()
-        .filter(|entry| entry.mark.wants_thaw())
-    {
-        let name = if entry.mount_point.as_os_str().is_empty() {
-            printable(&entry.source)
-        } else {
-            printable(&entry.mount_point)
-        };
+        .filter(|entry| entry.mark.wants_thaw());
+    let targets = wanted.map(|entry| {
         let mut target = Target::from(entry);
         target.mounts = ways(&plan, &target);
-        outcomes.push(Outcome {
-            name,
-            result: thaw(target),
-        });
-    }
+        target
+    });
+    outcomes.extend(thaw_all(targets));
     if remove && outcomes.iter().all(|outcome| outcome.result.is_ok()) {
         let _ = std::fs::remove_file(path);
     }
@@ -115,25 +109,24 @@ pub fn by_paths(paths: &[PathBuf]) -> Result<Vec<Outcome>, RecoveryError> {
             .iter()
             .rev()
             .find(|mount| mount.mount_point == *path);
-        let result = mount
-            .ok_or_else(|| {
-                "nothing is mounted there: name a mount point as 'hv-vssd plan' shows it".to_owned()
-            })
-            .and_then(|mount| {
-                thaw(Target {
-                    dev: mount.dev,
-                    fstype: mount.fstype.clone(),
-                    source: PathBuf::from(&mount.source),
-                    place: path.clone(),
-                    mounts: vec![(mount.id, mount.mount_point.clone())],
-                })
-            });
-        Outcome {
-            name: printable(path),
-            result,
+        match mount {
+            Some(mount) => thaw_all(std::iter::once(Target {
+                dev: mount.dev,
+                fstype: mount.fstype.clone(),
+                source: PathBuf::from(&mount.source),
+                place: path.clone(),
+                mounts: vec![(mount.id, mount.mount_point.clone())],
+            })),
+            None => vec![Outcome {
+                name: printable(path),
+                result: Err(
+                    "nothing is mounted there: name a mount point as 'hv-vssd plan' shows it"
+                        .to_owned(),
+                ),
+            }],
         }
     };
-    Ok(paths.iter().map(outcome).collect())
+    Ok(paths.iter().flat_map(outcome).collect())
 }
 
 /// Thaws every file system that a checkpoint would freeze, in reverse order.
@@ -142,31 +135,43 @@ pub fn by_paths(paths: &[PathBuf]) -> Result<Vec<Outcome>, RecoveryError> {
 /// As [`by_ledger`].
 pub fn all() -> Result<Vec<Outcome>, RecoveryError> {
     let plan = Plan::new(&scan()?, &Policy::default());
-    let outcome = |target: Target| Outcome {
-        name: target.to_string(),
-        result: thaw(target),
-    };
-    Ok(plan
-        .superblocks()
-        .rev()
-        .map(Target::from)
-        .map(outcome)
-        .collect())
+    Ok(thaw_all(plan.superblocks().rev().map(Target::from)))
 }
 
-/// In a thread: a dead device must not keep the others from being thawed, nor the agent from its start.
-fn thaw(target: Target) -> Result<Thaw, String> {
-    let (done, result) = mpsc::channel();
-    thread::Builder::new()
-        .name("thaw".to_owned())
-        .spawn(move || drop(done.send(open_and_thaw(&target))))
-        .map_err(|error| error.to_string())?;
-    result.recv_timeout(THAW_PATIENCE).unwrap_or_else(|_| {
-        Err(format!(
-            "it does not return within {} s: its device may be stuck; the attempt goes on",
-            THAW_PATIENCE.as_secs()
-        ))
-    })
+/// Begins the thaws in this order, each in a thread: a dead device must not keep the others from being thawed, nor the
+/// agent from its start.
+fn thaw_all(targets: impl Iterator<Item = Target>) -> Vec<Outcome> {
+    let started: Vec<_> = targets
+        .map(|target| {
+            let name = if target.place.as_os_str().is_empty() {
+                printable(&target.source)
+            } else {
+                printable(&target.place)
+            };
+            let (done, result) = mpsc::channel();
+            let thread = thread::Builder::new().name("thaw".to_owned());
+            let thread = thread.spawn(move || drop(done.send(open_and_thaw(&target))));
+            (name, thread.map(|_| result))
+        })
+        .collect();
+    let deadline = Instant::now() + THAW_PATIENCE;
+    let outcome = |(name, thread): (String, io::Result<mpsc::Receiver<_>>)| {
+        Outcome {
+        name,
+        result: match thread {
+            Ok(result) => result
+                .recv_timeout(deadline.saturating_duration_since(Instant::now()))
+                .unwrap_or_else(|_| {
+                    Err(format!(
+                        "it does not return within {} s: its device may be stuck; the attempt goes on",
+                        THAW_PATIENCE.as_secs()
+                    ))
+                }),
+            Err(error) => Err(error.to_string()),
+        },
+    }
+    };
+    started.into_iter().map(outcome).collect()
 }
 
 fn open_and_thaw(target: &Target) -> Result<Thaw, String> {

@@ -98,7 +98,7 @@ impl fmt::Display for FileSystemReport {
 pub(in crate::quiesce) fn count(number: usize, noun: &str) -> String {
     match (number, noun) {
         (1, _) => format!("1 {noun}"),
-        (_, "pass") => format!("{number} passes"),
+        (_, "pass" | "process") => format!("{number} {noun}es"),
         _ => format!("{number} {noun}s"),
     }
 }

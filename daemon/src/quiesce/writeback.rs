@@ -13,6 +13,9 @@ use std::time::{Duration, Instant};
 const SWITCH: &str = "/proc/sys/vm/dirty_writeback_centisecs";
 const COUNTERS: &str = "/proc/vmstat";
 
+/// Hundredths of a second.
+const RARELY: u64 = 50_000;
+
 /// So few pages are nothing that a commit would wait for.
 const FEW: u64 = 64;
 
@@ -56,7 +59,9 @@ impl WriteBack {
         let Some(old) = old else {
             return;
         };
-        let _ = self.switch.write_at(format!("{}\n", old + 1).as_bytes(), 0);
+        // Switched off, it is set to minutes: should this process die here, nothing is woken often.
+        let other = if old == 0 { RARELY } else { old + 1 };
+        let _ = self.switch.write_at(format!("{other}\n").as_bytes(), 0);
         let _ = self.switch.write_at(format!("{old}\n").as_bytes(), 0);
     }
 

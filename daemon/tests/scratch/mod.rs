@@ -257,6 +257,10 @@ impl Backend for ScratchKernel {
         Handle::open(target)
     }
 
+    fn descriptor<'a>(&self, handle: &'a Handle) -> Option<std::os::fd::BorrowedFd<'a>> {
+        Some(handle.as_fd())
+    }
+
     fn sync(&self, handle: &Handle) -> io::Result<()> {
         freeze::sync(handle.as_fd())
     }

@@ -35,6 +35,9 @@ pub enum GuardianError {
     /// It has died, and cannot be replaced here.
     #[error("the guardian process has died")]
     Died,
+    /// A handle has no descriptor that could be handed over.
+    #[error("a file system has no descriptor for the guardian")]
+    Unguarded,
     /// It did not take the handles.
     #[error("the guardian process does not take the handles")]
     Arm(#[source] io::Error),
@@ -154,10 +157,10 @@ impl Guard for Guardian {
     }
 
     fn disarm(&mut self) {
-        let sent = self
-            .process()
-            .map(|process| process.send(&Order::Disarm, &[]));
-        if !matches!(sent, Ok(Ok(()))) {
+        let Some(process) = &self.process else {
+            return;
+        };
+        if process.send(&Order::Disarm, &[]).is_err() {
             tracing::warn!("the guardian died during the hold; the agent thawed by itself");
         }
     }

@@ -25,6 +25,9 @@ use crate::quiesce::expedite::Expedite;
 /// stuck in a freeze keeps it open.
 const AGENT_DIED: Signal = Signal::SIGUSR1;
 
+/// After the limit the guardian looks again as often as this, as long as the agent has not said that all is thawed.
+const AFTER_LIMIT: Duration = Duration::from_secs(10);
+
 /// Serves the agent at the other end of `socket` until it is gone and nothing is left to thaw.
 ///
 /// # Errors
@@ -44,10 +47,7 @@ pub fn run(socket: OwnedFd, agent: i32) -> io::Result<()> {
     let served = serve(&socket, &signals, expedite.as_ref(), &mut watch);
     // However it ended: what is frozen is thawed before this process goes.
     if let Some(mut watch) = watch {
-        // The agent has it on in the moment of the freeze only; nobody else in a guest has it on at all.
-        if let Some(expedite) = expedite.filter(|_| watch.was_expedited == Some(false)) {
-            expedite.set(false);
-        }
+        end_hurry(expedite.as_ref(), &watch);
         watch.rescue(Cause::AgentDied, &socket);
     }
     served
@@ -61,17 +61,27 @@ fn serve(
     watch: &mut Option<Watch>,
 ) -> io::Result<()> {
     let mut buffer = vec![0; LONGEST];
+    let mut asked_to_end = false;
     loop {
+        // A stop of the service must not end the one that thaws; it counts once nothing is left to thaw.
+        if asked_to_end && watch.is_none() {
+            return Ok(());
+        }
         let deadline = watch.as_ref().and_then(|watch| watch.deadline);
         match wait(socket, signals, deadline)? {
             Wake::Signal(Some(signal)) if signal == AGENT_DIED => return Ok(()),
-            // A stop of the service must not end the one that thaws.
-            Wake::Signal(signal) if watch.is_none() && signal.is_some_and(ends) => return Ok(()),
-            Wake::Signal(_) => {}
+            Wake::Signal(signal) => asked_to_end |= signal.is_some_and(ends),
             Wake::Limit => {
                 if let Some(watch) = watch {
-                    watch.deadline = None;
-                    watch.rescue(Cause::LimitPassed, socket);
+                    end_hurry(expedite, watch);
+                    let again = std::mem::replace(&mut watch.limit_passed, true);
+                    let cause = if again {
+                        Cause::StillNotThawed
+                    } else {
+                        Cause::LimitPassed
+                    };
+                    watch.rescue(cause, socket);
+                    watch.deadline = Instant::now().checked_add(AFTER_LIMIT);
                 }
             }
             Wake::Socket => {
@@ -93,6 +103,13 @@ fn serve(
                 }
             }
         }
+    }
+}
+
+/// The agent has the switch on in the moment of the freeze only; nobody else in a guest has it on at all.
+fn end_hurry(expedite: Option<&Expedite>, watch: &Watch) {
+    if let Some(expedite) = expedite.filter(|_| watch.was_expedited == Some(false)) {
+        expedite.set(false);
     }
 }
 
@@ -155,6 +172,7 @@ fn obey(
                 handles: Vec::with_capacity(expected),
                 expected,
                 acknowledged: false,
+                limit_passed: false,
                 was_expedited: None,
                 deadline: Instant::now().checked_add(limit),
             });

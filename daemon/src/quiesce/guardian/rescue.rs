@@ -27,6 +27,7 @@ pub(super) struct Watch {
     pub(super) handles: Vec<Guarded>,
     pub(super) expected: usize,
     pub(super) acknowledged: bool,
+    pub(super) limit_passed: bool,
     /// The switch that the agent uses in the freeze, as it was before.
     pub(super) was_expedited: Option<bool>,
     pub(super) deadline: Option<Instant>,
@@ -43,6 +44,8 @@ pub(super) struct Guarded {
 pub(super) enum Cause {
     AgentDied,
     LimitPassed,
+    /// Some time after the limit: what the agent had begun to thaw by itself is not done.
+    StillNotThawed,
 }
 
 impl Watch {
@@ -76,7 +79,9 @@ impl Watch {
         // Their freeze may have succeeded unseen, or may still be at work in a thread that cannot be killed.
         let unknown = |handle: &&Guarded| self.mark(handle) == Mark::Freezing;
         for handle in self.handles.iter().filter(unknown) {
-            self.thaw(handle, Unfrozen::RetryUntilClosed(socket.as_fd()));
+            let still = Mark::Freezing.byte();
+            let socket = socket.as_fd();
+            self.thaw(handle, Unfrozen::RetryUntilClosed { socket, still });
             count += 1;
         }
         self.wait(|| {
@@ -84,7 +89,9 @@ impl Watch {
                 .iter()
                 .any(|handle| matches!(self.mark(handle), Mark::Freezing | Mark::Thawing))
         });
-        self.report(cause, count, started.elapsed());
+        if count > 0 {
+            self.report(cause, count, started.elapsed());
+        }
         // What does not return is waited for by its child; this process stays, so that its service stays.
         while cause == Cause::AgentDied
             && self
@@ -104,7 +111,7 @@ impl Watch {
             self.marks.swap_if(handle.offset, from, to)
         };
         take(Mark::Frozen)
-            || (cause == Cause::AgentDied
+            || (cause != Cause::LimitPassed
                 && (take(Mark::Failed) || self.mark(handle) == Mark::Thawing))
     }
 
@@ -136,7 +143,7 @@ impl Watch {
     fn report(&self, cause: Cause, count: usize, took: Duration) {
         let cause = match cause {
             Cause::AgentDied => "the agent died in a checkpoint",
-            Cause::LimitPassed => "the agent did not thaw within its limit",
+            Cause::LimitPassed | Cause::StillNotThawed => "the agent did not thaw within its limit",
         };
         tracing::warn!(
             "guardian: {cause}: {} to thaw, done in {} ms",
