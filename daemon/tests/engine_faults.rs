@@ -131,10 +131,13 @@ fn a_type_that_turns_out_unable_to_freeze_is_listed_as_flushed_only() {
 }
 
 #[test]
-fn a_flush_error_is_left_to_the_freeze_to_judge() {
-    let double = Double::new(&[&[1]]);
+fn a_flush_error_is_no_success_and_the_next_freeze_works() {
+    let double = Double::new(&[&[1], &[2]]);
     double.fault(Op::Sync, 1, Fault::Errno(libc::EIO));
     let mut engine = double.engine();
+    let error = engine.freeze().unwrap_err();
+    assert!(error.to_string().contains("/fs1"), "{error}");
+    assert_eq!(double.frozen(), [0; 0]);
     engine.freeze().unwrap();
     assert!(engine.thaw().unwrap().is_clean());
 }

@@ -642,7 +642,6 @@ fn after_its_limit_nothing_goes_on_thawing_what_is_not_ours_any_more() {
 }
 
 #[test]
-#[ignore = "fails: each look after the limit starts one process more"]
 fn a_freeze_that_does_not_return_keeps_one_process_busy() {
     in_namespace(
         "a_freeze_that_does_not_return_keeps_one_process_busy",

@@ -63,8 +63,8 @@ pub enum FreezeError {
     /// The record of an earlier agent cannot be used.
     #[error("what an earlier agent left frozen cannot be found out")]
     LeftOver(#[source] RecoveryError),
-    /// A file system that cannot be frozen could not be flushed either.
-    #[error("{0} cannot be frozen, and cannot be flushed either, so that the image would be torn")]
+    /// Data could not be written back.
+    #[error("{0} could not be flushed, so that the image would miss data")]
     Flush(String, #[source] io::Error),
     /// The file systems could not be opened in time.
     #[error("the file systems could not be listed and opened within {secs} s: something that this waits for is stuck", secs = .0.as_secs())]

@@ -3,6 +3,7 @@
 //! While armed it allocates nothing, opens nothing and writes nothing. A thaw may block for ever on a dead device, so
 //! each is made in a child of its own; the next stage does not wait for it longer than a moment.
 
+use std::cell::Cell;
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -182,6 +183,7 @@ fn obey(
                 fd,
                 stage: place.stage,
                 offset: place.offset as usize,
+                has_child: Cell::new(false),
             });
             watch.handles.extend(handles);
         }

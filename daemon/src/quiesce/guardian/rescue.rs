@@ -3,6 +3,7 @@
 //! A thaw may block for ever on a dead device, so each is made in a child of its own; the next stage does not wait for
 //! it longer than a moment.
 
+use std::cell::Cell;
 use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
 use std::thread::sleep;
@@ -37,6 +38,8 @@ pub(super) struct Guarded {
     pub(super) fd: OwnedFd,
     pub(super) stage: u32,
     pub(super) offset: usize,
+    /// A child is at it, and ends by itself: it needs no second one.
+    pub(super) has_child: Cell<bool>,
 }
 
 /// Why the guardian acts.
@@ -77,7 +80,8 @@ impl Watch {
             self.wait(|| of_stage().any(|handle| self.mark(handle) == Mark::Thawing));
         }
         // Their freeze may have succeeded unseen, or may still be at work in a thread that cannot be killed.
-        let unknown = |handle: &&Guarded| self.mark(handle) == Mark::Freezing;
+        let unknown =
+            |handle: &&Guarded| self.mark(handle) == Mark::Freezing && !handle.has_child.get();
         for handle in self.handles.iter().filter(unknown) {
             let still = Mark::Freezing.byte();
             let socket = socket.as_fd();
@@ -112,7 +116,8 @@ impl Watch {
         };
         take(Mark::Frozen)
             || (cause != Cause::LimitPassed
-                && (take(Mark::Failed) || self.mark(handle) == Mark::Thawing))
+                && (take(Mark::Failed)
+                    || (self.mark(handle) == Mark::Thawing && !handle.has_child.get())))
     }
 
     fn wait(&self, wanted: impl Fn() -> bool) {
@@ -129,6 +134,7 @@ impl Watch {
             thawed: Mark::Thawed.byte(),
             failed: Mark::Failed.byte(),
         };
+        handle.has_child.set(true);
         if child::thaw(handle.fd.as_fd(), mark, unfrozen).is_err() {
             // No process to be had: better to risk waiting than to leave it frozen.
             let mark = match freeze::thaw(&handle.fd) {
