@@ -187,29 +187,40 @@ fn what_was_opened_is_settled_until_its_mount_id_means_another_disk() {
             assert!(!kernel.is_settled(&[]), "without a plan");
             let plan = kernel.plan().unwrap();
             let handle = open(&kernel, &plan, disk.dev);
-            let id = handle.mount_id().unwrap();
             assert!(kernel.is_settled(&[&handle]));
-            bind(&disk.mount_point, &directory(place, "bind"));
+            let view = directory(place, "bind");
+            bind(&disk.mount_point, &view);
             assert!(kernel.is_settled(&[&handle]), "a bind mount");
-            // The lowest free number is given to the next mount.
+            umount2(&view, MntFlags::empty()).unwrap();
             disk.umount().unwrap();
             assert!(kernel.is_settled(&[&handle]), "gone, and still held");
+            // The lowest free number is given to the next mount: of this test, or of whoever else mounts just now.
             let places: Vec<_> = (0..8)
                 .map(|number| directory(place, &format!("place-{number}")))
                 .collect();
+            let mut taken = None;
             until("the number to be given again", || {
-                for place in &places {
-                    mount_on(other.device(), place, "ext4");
-                }
-                let found = places.iter().any(|place| mounts_at(place)[0].0 == id);
-                if !found {
+                mount_on(disk.device(), &disk.mount_point, "ext4");
+                let handle = open(&kernel, &kernel.plan().unwrap(), disk.dev);
+                let id = handle.mount_id().unwrap();
+                disk.umount().unwrap();
+                // It is free only after a moment.
+                let given = (0..50).any(|_| {
                     for place in &places {
-                        umount2(place, MntFlags::empty()).unwrap();
+                        mount_on(other.device(), place, "ext4");
                     }
-                }
-                found
+                    let given = places.iter().any(|place| mounts_at(place)[0].0 == id);
+                    if !given {
+                        for place in &places {
+                            umount2(place, MntFlags::empty()).unwrap();
+                        }
+                    }
+                    given
+                });
+                taken = given.then_some(handle);
+                given
             });
-            assert!(!kernel.is_settled(&[&handle]));
+            assert!(!kernel.is_settled(&[&taken.unwrap()]));
         },
     );
 }
