@@ -12,6 +12,7 @@ use crate::agent::Agent;
 use crate::assets::Kernel;
 use crate::error::{Failure, Step};
 use crate::guest::{Disk, Guest, Plan};
+use crate::paths;
 use crate::report::{self, Line, Verdict};
 
 /// A promise and how it is checked.
@@ -75,6 +76,26 @@ impl Bed {
 /// One scenario of a test program runs at a time where the runner does not see to it.
 static ONE: Mutex<()> = Mutex::new(());
 
+/// QEMU's software emulation now and then fails an assertion of its own, mostly at power-on; this often it may.
+const EMULATOR_CRASHES: u32 = 2;
+
+/// Whether the emulator of a guest of this scenario died of an assertion of its own; its traces are removed.
+fn forget_crashed_emulator(name: &str) -> bool {
+    let prefix = format!("{}.", name.replace([':', '/', ' '], "-"));
+    let runs = std::fs::read_dir(paths::testbed().join("runs"));
+    let mut crashed = false;
+    for dir in runs.into_iter().flatten().flatten() {
+        let path = dir.path();
+        let ours = dir.file_name().to_string_lossy().starts_with(&prefix);
+        let log = std::fs::read_to_string(path.join("qemu.log")).unwrap_or_default();
+        if ours && log.contains("Assertion `") {
+            crashed = true;
+            let _ = std::fs::remove_dir_all(path);
+        }
+    }
+    crashed
+}
+
 /// Runs a scenario, adds its line to the report, and panics if the test has failed.
 ///
 /// # Panics
@@ -91,7 +112,16 @@ pub fn run(scenario: &Scenario, name: &str, kernel: Kernel, agent: Agent) {
         dirs: Vec::new(),
     };
     let started = Instant::now();
-    let outcome = (scenario.check)(&mut bed);
+    let mut outcome = (scenario.check)(&mut bed);
+    for _ in 0..EMULATOR_CRASHES {
+        // Nothing was said about the agent: the emulator gave up on a condition of its own.
+        if !matches!(outcome, Err(Failure::Bed(_))) || !forget_crashed_emulator(&bed.name) {
+            break;
+        }
+        println!("the emulator crashed, not the guest in it: trying again");
+        bed.timings.clear();
+        outcome = (scenario.check)(&mut bed);
+    }
     let gap = scenario.c_daemon_gap.filter(|_| agent == Agent::CDaemon);
     let (verdict, seen) = match &outcome {
         Ok(seen) => (Verdict::Pass, seen.clone()),
