@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use tests::error::BedResult;
-use tests::guest::{Disk, FsKind, Guest};
+use ::tests::error::BedResult;
+use ::tests::guest::{Disk, FsKind, Guest};
 
 /// Of all disks but the slow one.
 pub(crate) const SPEED: u64 = 20_000_000;

@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use nix::sys::signal::Signal;
 
-use tests::error::{BedError, BedResult, Failure, Step};
-use tests::guest::{Guest, poll_until};
-use tests::host::Operation;
+use ::tests::error::{BedError, BedResult, Failure, Step};
+use ::tests::guest::{Guest, poll_until};
+use ::tests::host::Operation;
 
 const LIMIT: Duration = Duration::from_secs(30);
 

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use tests::error::{BedResult, Step};
-use tests::guest::Guest;
+use ::tests::error::{BedResult, Step};
+use ::tests::guest::Guest;
 
 use crate::contender::Contender;
 

@@ -14,8 +14,8 @@ mod svg;
 
 use std::process::ExitCode;
 
-use tests::error::{BedError, Context, Step};
-use tests::guest::{Guest, Plan};
+use ::tests::error::{BedError, Context, Step};
+use ::tests::guest::{Guest, Plan};
 
 use case::CASES;
 use contender::Contender;

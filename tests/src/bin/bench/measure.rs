@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use nix::sys::signal::Signal;
 
-use tests::error::{BedError, BedResult, Step};
-use tests::guest::{Guest, poll_until};
+use ::tests::error::{BedError, BedResult, Step};
+use ::tests::guest::{Guest, poll_until};
 
 use crate::case::{Case, Load, mount_point};
 use crate::contender::{Contender, now};

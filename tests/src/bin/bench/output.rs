@@ -2,8 +2,8 @@
 
 use std::path::Path;
 
-use tests::error::{BedError, BedResult, Context};
-use tests::paths;
+use ::tests::error::{BedError, BedResult, Context};
+use ::tests::paths;
 
 use crate::results::Results;
 use crate::svg;

@@ -5,9 +5,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use tests::command::run;
-use tests::error::{BedError, BedResult, Context};
-use tests::guest::{Disk, Guest};
+use ::tests::command::run;
+use ::tests::error::{BedError, BedResult, Context};
+use ::tests::guest::{Disk, Guest};
 
 const PACKAGE: &str = "qemu-guest-agent";
 

@@ -1,7 +1,7 @@
 //! What is measured, from the environment.
 
-use tests::assets::Kernel;
-use tests::error::{BedError, BedResult};
+use ::tests::assets::Kernel;
+use ::tests::error::{BedError, BedResult};
 
 use crate::case::Case;
 use crate::contender::Contender;
