@@ -23,7 +23,7 @@ const FEW: u64 = 64;
 const WINDOW: Duration = Duration::from_millis(200);
 
 /// What is left may take the disks this long: no writer waits longer for it.
-const SHORT: Duration = Duration::from_millis(50);
+const SHORT: Duration = Duration::from_millis(20);
 
 /// How often the counters are read: a read costs some ten microseconds.
 const PAUSE: RangeInclusive<Duration> = Duration::from_millis(5)..=Duration::from_millis(50);
