@@ -667,7 +667,6 @@ fn a_freeze_that_does_not_return_keeps_one_process_busy() {
 }
 
 #[test]
-#[ignore = "fails: an attempt that has ended counts as one at work"]
 fn a_second_freeze_that_the_agent_dies_in_after_the_limit_is_thawed_too() {
     in_namespace(
         "a_second_freeze_that_the_agent_dies_in_after_the_limit_is_thawed_too",

@@ -35,14 +35,15 @@ pub enum Unfrozen<'a> {
     },
 }
 
-/// Starts a child that thaws the file system `fd` lies on, and marks the outcome. The child is not waited for.
+/// Starts a child that thaws the file system `fd` lies on, and marks the outcome. Gives the child's
+/// process id; it is not waited for.
 ///
 /// The child allocates nothing, opens nothing and runs nothing; it ends with the one call it was made for. SIGCHLD is
 /// best ignored by the caller, so that no zombie stays.
 ///
 /// # Errors
 /// What the kernel says to `fork`.
-pub fn thaw(fd: BorrowedFd<'_>, mark: Mark<'_>, unfrozen: Unfrozen<'_>) -> io::Result<()> {
+pub fn thaw(fd: BorrowedFd<'_>, mark: Mark<'_>, unfrozen: Unfrozen<'_>) -> io::Result<libc::pid_t> {
     // SAFETY: the child makes system calls and atomic stores only, takes no lock, and leaves by _exit.
     match unsafe { libc::fork() } {
         -1 => Err(io::Error::last_os_error()),
@@ -56,7 +57,7 @@ pub fn thaw(fd: BorrowedFd<'_>, mark: Mark<'_>, unfrozen: Unfrozen<'_>) -> io::R
             // SAFETY: ends the child without running anything of the parent's.
             unsafe { libc::_exit(0) }
         }
-        _ => Ok(()),
+        pid => Ok(pid),
     }
 }
 

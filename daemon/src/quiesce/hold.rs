@@ -163,7 +163,7 @@ impl<B: Backend> Hold<B> {
             }
             faults::reach("stage");
             if started.elapsed() > limit {
-                // This process was stopped meanwhile: the guardian may have thawed.
+                // This process was stopped meanwhile: the guardian may have thawed, also what is marked frozen after it.
                 let name = stage
                     .first()
                     .map_or_else(String::new, |slot| slot.target().to_string());

@@ -18,7 +18,7 @@ use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::unistd::{Pid, getppid};
 
-use super::rescue::{Cause, Guarded, Watch};
+use super::rescue::{Cause, Guarded, Watch, reap};
 use super::wire::{ARMED, LONGEST, Order, READY};
 use crate::quiesce::expedite::Expedite;
 
@@ -34,8 +34,7 @@ const AFTER_LIMIT: Duration = Duration::from_secs(10);
 /// # Errors
 /// What the kernel says to the set-up; once it serves, it only ends well.
 pub fn run(socket: OwnedFd, agent: i32) -> io::Result<()> {
-    let mut signals = SigSet::all();
-    signals.remove(Signal::SIGCHLD);
+    let signals = SigSet::all();
     signals.thread_block()?;
     let signals = SignalFd::with_flags(&signals, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)?;
     set_pdeathsig(AGENT_DIED)?;
@@ -71,6 +70,7 @@ fn serve(
         let deadline = watch.as_ref().and_then(|watch| watch.deadline);
         match wait(socket, signals, deadline)? {
             Wake::Signal(Some(signal)) if signal == AGENT_DIED => return Ok(()),
+            Wake::Signal(Some(Signal::SIGCHLD)) => reap(),
             Wake::Signal(signal) => asked_to_end |= signal.is_some_and(ends),
             Wake::Limit => {
                 if let Some(watch) = watch {
@@ -183,7 +183,7 @@ fn obey(
                 fd,
                 stage: place.stage,
                 offset: place.offset as usize,
-                has_child: Cell::new(false),
+                child: Cell::new(None),
             });
             watch.handles.extend(handles);
         }

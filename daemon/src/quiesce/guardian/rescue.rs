@@ -12,7 +12,8 @@ use std::time::{Duration, Instant};
 use hvutil_sys::child::{self, Unfrozen};
 use hvutil_sys::freeze;
 use hvutil_sys::shared::SharedBytes;
-use nix::sys::wait::{WaitPidFlag, waitpid};
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use nix::unistd::Pid;
 
 use crate::filesystems::text::printable;
 use crate::quiesce::ledger::{self, Mark};
@@ -38,8 +39,8 @@ pub(super) struct Guarded {
     pub(super) fd: OwnedFd,
     pub(super) stage: u32,
     pub(super) offset: usize,
-    /// A child is at it, and ends by itself: it needs no second one.
-    pub(super) has_child: Cell<bool>,
+    /// The last child that was to thaw it.
+    pub(super) child: Cell<Option<i32>>,
 }
 
 /// Why the guardian acts.
@@ -49,6 +50,19 @@ pub(super) enum Cause {
     LimitPassed,
     /// Some time after the limit: what the agent had begun to thaw by itself is not done.
     StillNotThawed,
+}
+
+impl Guarded {
+    /// Whether a child is at it still: it ends by itself, and needs no second one.
+    fn has_child(&self) -> bool {
+        let child = self.child.get().map(Pid::from_raw);
+        child.is_some_and(|child| {
+            matches!(
+                waitpid(child, Some(WaitPidFlag::WNOHANG)),
+                Ok(WaitStatus::StillAlive)
+            )
+        })
+    }
 }
 
 impl Watch {
@@ -81,7 +95,7 @@ impl Watch {
         }
         // Their freeze may have succeeded unseen, or may still be at work in a thread that cannot be killed.
         let unknown =
-            |handle: &&Guarded| self.mark(handle) == Mark::Freezing && !handle.has_child.get();
+            |handle: &&Guarded| self.mark(handle) == Mark::Freezing && !handle.has_child();
         for handle in self.handles.iter().filter(unknown) {
             let still = Mark::Freezing.byte();
             let socket = socket.as_fd();
@@ -117,7 +131,7 @@ impl Watch {
         take(Mark::Frozen)
             || (cause != Cause::LimitPassed
                 && (take(Mark::Failed)
-                    || (self.mark(handle) == Mark::Thawing && !handle.has_child.get())))
+                    || (self.mark(handle) == Mark::Thawing && !handle.has_child())))
     }
 
     fn wait(&self, wanted: impl Fn() -> bool) {
@@ -134,8 +148,9 @@ impl Watch {
             thawed: Mark::Thawed.byte(),
             failed: Mark::Failed.byte(),
         };
-        handle.has_child.set(true);
-        if child::thaw(handle.fd.as_fd(), mark, unfrozen).is_err() {
+        if let Ok(pid) = child::thaw(handle.fd.as_fd(), mark, unfrozen) {
+            handle.child.set(Some(pid));
+        } else {
             // No process to be had: better to risk waiting than to leave it frozen.
             let mark = match freeze::thaw(&handle.fd) {
                 Ok(()) => Mark::Thawed,
@@ -176,7 +191,8 @@ fn pause() {
     reap();
 }
 
-fn reap() {
+/// Takes note of children that have ended.
+pub(super) fn reap() {
     while matches!(waitpid(None, Some(WaitPidFlag::WNOHANG)), Ok(status) if status.pid().is_some())
     {
     }
