@@ -14,7 +14,8 @@ use crate::error::{BedError, BedResult, Context};
 const BOOT_MODULES: [&str; 3] = ["virtio_pci", "virtio_blk", "virtio_console"];
 
 /// Loaded by the kernel when a scenario mounts or maps something.
-const MODULES: [&str; 27] = [
+const MODULES: [&str; 28] = [
+    "nbd",
     "xfs",
     "btrfs",
     "vfat",
@@ -45,7 +46,15 @@ const MODULES: [&str; 27] = [
 ];
 
 /// Tools of this machine that scenarios use in the guest.
-const TOOLS: [&str; 5] = ["dmsetup", "mke2fs", "btrfs", "mkfs.xfs", "strace"];
+const TOOLS: [&str; 7] = [
+    "dmsetup",
+    "mke2fs",
+    "btrfs",
+    "mkfs.xfs",
+    "strace",
+    "nbd-server",
+    "nbd-client",
+];
 
 /// Builds the tree below `scratch` and returns it.
 pub(super) fn assemble(
