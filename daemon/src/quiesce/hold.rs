@@ -91,8 +91,7 @@ impl<B: Backend> Hold<B> {
                 Waited::Done => {}
                 Waited::Aborted => return Err(FreezeError::Aborted),
                 Waited::TimedOut => {
-                    let slow = self.all().find(|slot| slot.running().is_some());
-                    let name = slow.map_or_else(String::new, |slot| slot.target().to_string());
+                    let name = still_running(self.all());
                     return Err(FreezeError::FlushLimit(name, limit));
                 }
             }
@@ -156,8 +155,7 @@ impl<B: Backend> Hold<B> {
                 Waited::Done => {}
                 Waited::Aborted => return Err(FreezeError::Aborted),
                 Waited::TimedOut => {
-                    let slow = stage.iter().find(|slot| slot.running().is_some());
-                    let name = slow.map_or_else(String::new, |slot| slot.target().to_string());
+                    let name = still_running(stage.iter());
                     return Err(FreezeError::FreezeLimit(name, limit));
                 }
             }
@@ -280,6 +278,12 @@ impl<B: Backend> Hold<B> {
             .collect();
         report
     }
+}
+
+/// The first of these that a call has not returned for; its name is for the operator.
+fn still_running<'a, B: Backend>(mut slots: impl Iterator<Item = &'a Arc<Slot<B>>>) -> String {
+    let slow = slots.find(|slot| slot.running().is_some());
+    slow.map_or_else(String::new, |slot| slot.target().to_string())
 }
 
 /// Hurries the kernel as long as it lives, also when a defect unwinds.
