@@ -1,86 +1,13 @@
-//! The configuration file, `/etc/hv-vssd/config.toml`: all of it is optional.
+//! Reading the configuration file, and what makes it invalid.
 
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::{fs, io};
 
-use serde::Deserialize;
+use super::{Config, Hooks, Limits};
 
 /// Where the configuration is read from unless a command is told otherwise.
 pub const DEFAULT_PATH: &str = "/etc/hv-vssd/config.toml";
-
-/// Everything that can be configured. Docs: `docs/configuration.md`.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Config {
-    /// How long each part of a checkpoint may last.
-    pub limits: Limits,
-    /// What is left alone.
-    pub filesystems: Filesystems,
-    /// What to do about a file system that someone else has frozen.
-    pub foreign_freeze: ForeignFreeze,
-    /// Shorten RCU grace periods from the first freeze to the last, which makes the freeze some ten times shorter.
-    pub expedite: bool,
-    /// Write data back before the first journal commit, so that writers do not wait for it.
-    pub write_back: bool,
-}
-
-/// What to do about a file system that an administrator or a snapshot has frozen for longer than a moment.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum ForeignFreeze {
-    /// The freeze fails: nobody knows how long theirs lasts.
-    #[default]
-    Fail,
-    /// It counts as frozen, and is left to whoever froze it.
-    Accept,
-}
-
-/// Limits, in whole seconds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Limits {
-    /// Writing back before the freeze, while applications go on.
-    pub flush: u64,
-    /// From the first file system frozen to the last.
-    pub freeze: u64,
-    /// From the answer to FREEZE to the host's THAW.
-    pub hold: u64,
-}
-
-/// File systems that are neither flushed nor frozen.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Filesystems {
-    /// By mount point.
-    pub exclude_mount_points: Vec<PathBuf>,
-    /// By type, such as `ext4`.
-    pub exclude_types: Vec<String>,
-    /// By device: its node, the kernel's name of it, or its number, such as `8:17`.
-    pub exclude_devices: Vec<String>,
-}
-
-impl Default for Config {
-    fn default() -> Self {
-        Self {
-            limits: Limits::default(),
-            filesystems: Filesystems::default(),
-            foreign_freeze: ForeignFreeze::default(),
-            expedite: true,
-            write_back: true,
-        }
-    }
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        Self {
-            flush: 300,
-            freeze: 60,
-            hold: 120,
-        }
-    }
-}
 
 impl Limits {
     /// Together with [`Self::FREEZE`] within the driver's 15 minutes for FREEZE.
@@ -96,15 +23,37 @@ impl Limits {
             ("hold", self.hold, Self::HOLD),
         ]
         .into_iter()
-        .find(|(_, value, bounds)| !bounds.contains(value))
-        .map(|(key, value, bounds)| {
-            format!(
-                "limits.{key} is {value}, and must be from {} to {} seconds",
-                bounds.start(),
-                bounds.end()
-            )
-        })
+        .find_map(|(key, value, bounds)| outside(&format!("limits.{key}"), value, &bounds))
     }
+}
+
+impl Hooks {
+    /// Within the driver's 15 minutes for FREEZE.
+    const LIMIT: RangeInclusive<u64> = 1..=600;
+
+    fn out_of_bounds(&self) -> Option<String> {
+        outside("hooks.limit", self.limit, &Self::LIMIT)
+            .or_else(|| outside("hooks.total", self.total, &Self::LIMIT))
+            .or_else(|| {
+                self.by_name.iter().find_map(|(name, hook)| {
+                    outside(
+                        &format!("hooks.by_name.{name:?}.limit"),
+                        hook.limit?,
+                        &Self::LIMIT,
+                    )
+                })
+            })
+    }
+}
+
+fn outside(key: &str, value: u64, bounds: &RangeInclusive<u64>) -> Option<String> {
+    (!bounds.contains(&value)).then(|| {
+        format!(
+            "{key} is {value}, and must be from {} to {} seconds",
+            bounds.start(),
+            bounds.end()
+        )
+    })
 }
 
 /// Why a configuration cannot be used.
@@ -170,19 +119,31 @@ impl Config {
                 error.message().replace('\n', " "),
             )
         })?;
-        if let Some(message) = config.limits.out_of_bounds() {
+        let bounds = config.limits.out_of_bounds();
+        if let Some(message) = bounds.or_else(|| config.hooks.out_of_bounds()) {
             return Err(invalid(String::new(), message));
         }
-        if let Some(path) = config
-            .filesystems
-            .exclude_mount_points
-            .iter()
-            .find(|path| !path.is_absolute())
-        {
-            let message = format!(
-                "filesystems.exclude_mount_points: {:?} is not an absolute path",
-                path.display().to_string()
-            );
+        let paths = |key, paths: &[PathBuf]| {
+            let path = paths.iter().find(|path| !path.is_absolute())?;
+            let path = path.display().to_string();
+            Some(format!("{key}: {path:?} is not an absolute path"))
+        };
+        let lists = &config.filesystems;
+        let message = paths(
+            "filesystems.exclude_mount_points",
+            &lists.exclude_mount_points,
+        )
+        .or_else(|| {
+            paths(
+                "filesystems.include_mount_points",
+                &lists.include_mount_points,
+            )
+        })
+        .or_else(|| {
+            let file = config.metrics.textfile.as_ref();
+            paths("metrics.textfile", file.map_or(&[], std::slice::from_ref))
+        });
+        if let Some(message) = message {
             return Err(invalid(String::new(), message));
         }
         Ok(config)
@@ -191,6 +152,7 @@ impl Config {
 
 #[cfg(test)]
 mod tests {
+    use super::super::{ForeignFreeze, OnFailure, Strictness};
     use super::*;
 
     fn parse(text: &str) -> Result<Config, String> {
@@ -240,6 +202,33 @@ mod tests {
         );
         assert!(parse("[limits]\nflush = 601").is_err());
         assert!(parse("[limits]\nfreeze = 181").is_err());
+    }
+
+    #[test]
+    fn a_hook_may_differ_from_the_others() {
+        let hooks = |text: &str| parse(text).map(|config| config.hooks);
+        let text = "[hooks]\non_failure = \"continue\"\nlimit = 40\n\
+             [hooks.by_name.\"10-postgresql\"]\non_failure = \"abort\"\nlimit = 90\n";
+        let given = hooks(text).unwrap();
+        assert_eq!(given.on_failure_of("10-postgresql"), OnFailure::Abort);
+        assert_eq!(given.limit_of("10-postgresql"), 90);
+        assert_eq!(given.on_failure_of("20-redis"), OnFailure::Continue);
+        assert_eq!(given.limit_of("20-redis"), 40);
+        let error = hooks("[hooks.by_name.\"10-postgresql\"]\nlimit = 0\n").unwrap_err();
+        assert!(error.contains("10-postgresql"), "{error}");
+        assert!(hooks("[hooks]\ntotal = 601").is_err());
+    }
+
+    #[test]
+    fn strictness_has_three_values() {
+        let rule = |text| parse(text).map(|config| config.strictness);
+        assert_eq!(rule(""), Ok(Strictness::Normal));
+        assert_eq!(
+            rule("strictness = \"flush-only\""),
+            Ok(Strictness::FlushOnly)
+        );
+        assert_eq!(rule("strictness = \"strict\""), Ok(Strictness::Strict));
+        assert!(rule("strictness = \"lax\"").is_err());
     }
 
     #[test]
