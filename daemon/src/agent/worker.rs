@@ -129,7 +129,8 @@ fn log(report: &Report) {
     for file_system in &report.file_systems {
         tracing::debug!("{file_system}");
     }
-    for name in &report.foreign {
+    for file_system in report.foreign() {
+        let name = file_system.name();
         tracing::warn!("{name} was frozen by someone else, and is left to them");
     }
     for failure in &report.failures {

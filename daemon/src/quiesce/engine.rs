@@ -5,7 +5,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use super::backend::Backend;
-use super::error::FreezeError;
+use super::error::{FreezeError, with_causes};
 use super::faults;
 use super::guardian::{Guard, GuardianError};
 use super::hold::{Hold, THAW_PATIENCE};
@@ -13,10 +13,11 @@ use super::ledger::{Ledger, Place};
 use super::pool::Pool;
 use super::prepare::{in_time, plan_and_open};
 use super::recovery;
-use super::report::Report;
+use super::report::{AskedBy, PhaseName, Report};
 use super::signal::Signal;
 use super::slot::{Operation, Slot};
 use crate::config::ForeignFreeze;
+use crate::filesystems::DeviceNumber;
 use crate::telemetry::Gate;
 use crate::telemetry::gate::Closed;
 
@@ -46,6 +47,15 @@ pub struct Limits {
     pub hold: Duration,
 }
 
+/// What kind of checkpoint is wanted.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Checkpoint {
+    /// Who wants it.
+    pub asked_by: AskedBy,
+    /// Only these file systems of the plan, for a test by hand; `None`: all of it.
+    pub only: Option<Vec<DeviceNumber>>,
+}
+
 /// Freezes and thaws what its backend finds. Dropping it thaws.
 #[derive(Debug)]
 pub struct Engine<B: Backend> {
@@ -58,6 +68,8 @@ pub struct Engine<B: Backend> {
     place: Place,
     ledger: Option<Arc<Ledger>>,
     hold: Option<Hold<B>>,
+    /// What the last freeze that failed has tried.
+    failed: Option<Report>,
     /// Keeps the log back until the host has its answer.
     quiet: Option<Closed>,
     /// A thread that has not come back from an open.
@@ -79,6 +91,7 @@ impl<B: Backend> Engine<B> {
             place: Place::Memory,
             ledger: None,
             hold: None,
+            failed: None,
             quiet: None,
             preparing: None,
             stuck: Vec::new(),
@@ -130,16 +143,46 @@ impl<B: Backend> Engine<B> {
     /// # Errors
     /// [`FreezeError`]; whatever was frozen is thawed by then.
     pub fn freeze(&mut self) -> Result<(), FreezeError> {
+        self.freeze_for(&Checkpoint::default())
+    }
+
+    /// As [`Engine::freeze`], for whom and what `checkpoint` says. What one that failed has tried is told by
+    /// [`Engine::take_failed`].
+    ///
+    /// # Errors
+    /// As [`Engine::freeze`].
+    pub fn freeze_for(&mut self, checkpoint: &Checkpoint) -> Result<(), FreezeError> {
         if self.hold.is_some() {
             return Err(FreezeError::Held);
         }
         self.open_log();
+        let mut report = Report::begin(checkpoint.asked_by);
+        let result = self.freeze_in_attempts(checkpoint, &mut report);
+        self.failed = result.as_ref().err().map(|error| {
+            report.fail(with_causes(error));
+            report
+        });
+        result
+    }
+
+    /// The report of the last freeze, if it failed; once.
+    pub fn take_failed(&mut self) -> Option<Report> {
+        self.failed.take()
+    }
+
+    /// When it succeeds, the report is with the hold.
+    fn freeze_in_attempts(
+        &mut self,
+        checkpoint: &Checkpoint,
+        report: &mut Report,
+    ) -> Result<(), FreezeError> {
         for attempt in 1..=MOST_ATTEMPTS {
             self.refuse_if_stuck()?;
             if let Some(guard) = &mut self.guard {
                 guard.check()?;
             }
-            if self.try_freeze()? {
+            report.begin_attempt(attempt);
+            if self.try_freeze(checkpoint, report)? {
                 return Ok(());
             }
             tracing::info!(
@@ -150,14 +193,19 @@ impl<B: Backend> Engine<B> {
     }
 
     /// `false` when a file system appeared meanwhile, and all was thawed again.
-    fn try_freeze(&mut self) -> Result<bool, FreezeError> {
+    fn try_freeze(
+        &mut self,
+        checkpoint: &Checkpoint,
+        report: &mut Report,
+    ) -> Result<bool, FreezeError> {
         faults::reach("plan");
-        let mut hold = self.prepare()?;
+        let mut hold = self.prepare(checkpoint, report)?;
         let mut result = self.freeze_all(&mut hold);
         if result.is_ok() && !hold.is_kept() {
             result = Err(FreezeError::GuardianActed);
         }
-        let complete = result.is_ok() && !self.backend.has_appeared();
+        let appeared = result.is_ok() && self.backend.has_appeared();
+        let complete = result.is_ok() && (checkpoint.only.is_some() || !appeared);
         if complete {
             if let Some(guard) = &mut self.guard {
                 guard.hold(self.limits.hold + GRACE);
@@ -169,7 +217,8 @@ impl<B: Backend> Engine<B> {
         hold.thaw();
         self.keep_unreturned(&hold);
         self.quiet = hold.gate.take();
-        for failure in hold.finish().failures {
+        *report = hold.finish();
+        for failure in &report.failures {
             tracing::error!("{failure}");
         }
         result.map(|()| {
@@ -206,7 +255,7 @@ impl<B: Backend> Engine<B> {
     /// Thaws everything, stops at no error, and tells how the checkpoint went; `None` when nothing was held.
     pub fn thaw(&mut self) -> Option<Report> {
         let mut hold = self.hold.take()?;
-        hold.report.hold = hold.frozen_at.elapsed();
+        hold.report.phase(PhaseName::Hold, hold.frozen_at);
         faults::reach("thaw");
         hold.thaw();
         faults::reach("thawed");
@@ -290,11 +339,18 @@ impl<B: Backend> Engine<B> {
     }
 
     /// Plans and opens everything, and starts the threads.
-    fn prepare(&mut self) -> Result<Hold<B>, FreezeError> {
+    fn prepare(
+        &mut self,
+        checkpoint: &Checkpoint,
+        report: &mut Report,
+    ) -> Result<Hold<B>, FreezeError> {
         let started = Instant::now();
         let backend = Arc::clone(&self.backend);
-        let open = move || plan_and_open(&*backend);
-        let prepared = in_time(open, OPEN_LIMIT, &self.signal, &mut self.preparing)?;
+        let only = checkpoint.only.clone();
+        let open = move || plan_and_open(&*backend, only.as_deref());
+        let prepared = in_time(open, OPEN_LIMIT, &self.signal, &mut self.preparing);
+        report.phase(PhaseName::Prepare, started);
+        let prepared = prepared?;
         let count =
             prepared.stages.iter().map(Vec::len).sum::<usize>() + prepared.flushed_only.len();
         let pool = Pool::start(count.clamp(1, MOST_THREADS)).map_err(FreezeError::Threads)?;
@@ -304,10 +360,8 @@ impl<B: Backend> Engine<B> {
             pool,
             stages: prepared.stages,
             flushed_only: prepared.flushed_only,
-            report: Report {
-                prepare: started.elapsed(),
-                ..Report::default()
-            },
+            foreign: Vec::new(),
+            report: report.clone(),
             frozen_at: Instant::now(),
             thawed: false,
             gate: None,

@@ -11,7 +11,7 @@ use super::error::{FreezeError, ThawError, with_causes};
 use super::faults;
 use super::ledger::Mark;
 use super::pool::Pool;
-use super::report::{FileSystemReport, Report};
+use super::report::{FileSystemReport, FileSystemResult, PhaseName, Report};
 use super::signal::{Signal, Waited};
 use super::slot::{Operation, Slot};
 use super::writeback::{Next, Progress};
@@ -38,6 +38,8 @@ pub(super) struct Hold<B: Backend> {
     pub(super) pool: Pool,
     pub(super) stages: Vec<Vec<Arc<Slot<B>>>>,
     pub(super) flushed_only: Vec<Arc<Slot<B>>>,
+    /// Those that someone else had frozen.
+    pub(super) foreign: Vec<Arc<Slot<B>>>,
     pub(super) report: Report,
     pub(super) frozen_at: Instant,
     /// Every thaw has been tried.
@@ -79,15 +81,18 @@ impl<B: Backend> Hold<B> {
     /// Writes back in parallel while applications go on, so that the freeze finds little.
     pub(super) fn flush(&mut self, limit: Duration) -> Result<(), FreezeError> {
         let started = Instant::now();
-        self.write_back(started + limit)?;
-        self.report.write_back = started.elapsed();
-        for pass in 1..=MOST_PASSES {
+        let written_back = self.write_back(started + limit);
+        self.report.phase(PhaseName::WriteBack, started);
+        written_back?;
+        for _ in 1..=MOST_PASSES {
             let pass_started = Instant::now();
             for slot in self.all() {
                 self.submit(slot, Operation::Flush);
             }
             let idle = || self.all().all(|slot| slot.running().is_none());
-            match self.signal.wait(started + limit, true, idle) {
+            let waited = self.signal.wait(started + limit, true, idle);
+            self.report.phase(PhaseName::Flush, pass_started);
+            match waited {
                 Waited::Done => {}
                 Waited::Aborted => return Err(FreezeError::Aborted),
                 Waited::TimedOut => {
@@ -95,8 +100,6 @@ impl<B: Backend> Hold<B> {
                     return Err(FreezeError::FlushLimit(name, limit));
                 }
             }
-            self.report.passes = pass;
-            self.report.flush = started.elapsed();
             if pass_started.elapsed() < QUICK_PASS {
                 break;
             }
@@ -145,6 +148,18 @@ impl<B: Backend> Hold<B> {
     ) -> Result<(), FreezeError> {
         let _hurry = Hurry::begin(&self.backend);
         let started = Instant::now();
+        let frozen = self.freeze_stages(started, limit, foreign);
+        self.frozen_at = Instant::now();
+        self.report.phase(PhaseName::Freeze, started);
+        frozen
+    }
+
+    fn freeze_stages(
+        &mut self,
+        started: Instant,
+        limit: Duration,
+        foreign: ForeignFreeze,
+    ) -> Result<(), FreezeError> {
         let mut cannot = Vec::new();
         for stage in &self.stages {
             for slot in stage {
@@ -174,8 +189,8 @@ impl<B: Backend> Hold<B> {
                         cannot.push(Arc::clone(slot));
                     }
                     Some(error) if error.raw_os_error() == Some(libc::EBUSY) => {
+                        self.foreign.push(Arc::clone(slot));
                         if foreign == ForeignFreeze::Accept {
-                            self.report.foreign.push(slot.target().to_string());
                             continue;
                         }
                         return Err(FreezeError::Foreign(slot.target().to_string()));
@@ -187,8 +202,6 @@ impl<B: Backend> Hold<B> {
             }
         }
         self.flushed_only.extend(cannot);
-        self.frozen_at = Instant::now();
-        self.report.freeze = started.elapsed();
         Ok(())
     }
 
@@ -245,8 +258,10 @@ impl<B: Backend> Hold<B> {
         let _ = self
             .signal
             .wait(Instant::now() + RETURN_PATIENCE, false, idle);
-        self.report.thaw = started.elapsed();
-        self.report.failures = failures.iter().map(|error| with_causes(error)).collect();
+        self.report.phase(PhaseName::Thaw, started);
+        for error in &failures {
+            self.report.fail(with_causes(error));
+        }
     }
 
     fn add_thread(&self, failures: &mut Vec<ThawError>) {
@@ -256,28 +271,61 @@ impl<B: Backend> Hold<B> {
     }
 
     /// Opens the log again, and completes the report.
-    pub(super) fn finish(mut self) -> Report {
-        let mut report = std::mem::take(&mut self.report);
-        let line = |slot: &Arc<Slot<B>>, flushed_only| FileSystemReport {
-            name: slot.target().to_string(),
-            times: slot.times(),
-            flushed_only,
-        };
-        let is_flushed_only = |slot: &Arc<Slot<B>>| {
-            self.flushed_only
-                .iter()
-                .any(|other| Arc::ptr_eq(slot, other))
-        };
-        report.file_systems = self
-            .stages
-            .iter()
-            .flatten()
-            .filter(|slot| !is_flushed_only(slot))
-            .map(|slot| line(slot, false))
-            .chain(self.flushed_only.iter().map(|slot| line(slot, true)))
+    pub(super) fn finish(self) -> Report {
+        let mut report = self.report.clone();
+        let staged = self.stages.iter().zip(1..);
+        let staged =
+            staged.flat_map(|(stage, number)| stage.iter().map(move |slot| (slot, Some(number))));
+        // What stands in a stage and turned out unable to freeze is in both.
+        let is_staged = |slot: &Arc<Slot<B>>| is_in(slot, self.stages.iter().flatten());
+        let flushed = self.flushed_only.iter().filter(|slot| !is_staged(slot));
+        let mut lines: Vec<_> = staged
+            .chain(flushed.map(|slot| (slot, None)))
+            .map(|(slot, stage)| self.line(&report, slot, stage))
             .collect();
+        lines.sort_by_key(|line| line.result == FileSystemResult::FlushedOnly);
+        report.set_file_systems(lines);
         report
     }
+
+    fn line(&self, report: &Report, slot: &Arc<Slot<B>>, stage: Option<usize>) -> FileSystemReport {
+        let calls = slot.calls();
+        let result = if is_in(slot, &self.flushed_only) {
+            FileSystemResult::FlushedOnly
+        } else if is_in(slot, &self.foreign) {
+            FileSystemResult::Foreign
+        } else if slot.running().is_some() {
+            FileSystemResult::Stuck
+        } else if slot.is_frozen() {
+            FileSystemResult::StillFrozen
+        } else if calls.thaw.is_some() {
+            FileSystemResult::Frozen
+        } else {
+            FileSystemResult::NotFrozen
+        };
+        let target = slot.target();
+        let mut line = FileSystemReport {
+            mount_point: target.place.to_string_lossy().into_owned(),
+            fstype: target.fstype.clone(),
+            dev: target.dev,
+            source: target.source.to_string_lossy().into_owned(),
+            stage,
+            result,
+            flush: report.call(calls.flush),
+            freeze: report.call(calls.freeze),
+            thaw: report.call(calls.thaw),
+            stall: None,
+        };
+        line.stall = report.stall(&line);
+        line
+    }
+}
+
+fn is_in<'a, B: Backend>(
+    slot: &Arc<Slot<B>>,
+    slots: impl IntoIterator<Item = &'a Arc<Slot<B>>>,
+) -> bool {
+    slots.into_iter().any(|other| Arc::ptr_eq(slot, other))
 }
 
 /// The first of these that a call has not returned for; its name is for the operator.

@@ -21,8 +21,8 @@ pub mod target;
 pub mod writeback;
 
 pub use backend::Backend;
-pub use engine::{Engine, Limits};
+pub use engine::{Checkpoint, Engine, Limits};
 pub use error::FreezeError;
 pub use kernel::Kernel;
-pub use report::Report;
+pub use report::{AskedBy, Report};
 pub use signal::Signal;

@@ -12,7 +12,7 @@ use super::error::FreezeError;
 use super::faults;
 use super::signal::{Signal, Waited};
 use super::slot::Slot;
-use crate::filesystems::Plan;
+use crate::filesystems::{DeviceNumber, Plan};
 
 /// A mount table that keeps changing between reading and opening is read this often.
 const MOST_PLANS: u32 = 5;
@@ -73,11 +73,23 @@ pub(super) fn in_time<T: Send + 'static>(
 }
 
 /// A mount that vanished in between makes a new plan, so that no parent is frozen for it.
-pub(super) fn plan_and_open<B: Backend>(backend: &B) -> Result<Prepared<B>, FreezeError> {
+/// `only`: nothing but these file systems.
+pub(super) fn plan_and_open<B: Backend>(
+    backend: &B,
+    only: Option<&[DeviceNumber]>,
+) -> Result<Prepared<B>, FreezeError> {
     let mut attempts = 0;
     loop {
         attempts += 1;
-        let plan = backend.plan()?;
+        let mut plan = backend.plan()?;
+        if let Some(only) = only {
+            for stage in &mut plan.stages {
+                stage.retain(|superblock| only.contains(&superblock.dev));
+            }
+            plan.stages.retain(|stage| !stage.is_empty());
+            plan.left_out
+                .retain(|left_out| only.contains(&left_out.dev));
+        }
         faults::reach("open");
         match open_all(backend, &plan) {
             Ok(prepared) => {

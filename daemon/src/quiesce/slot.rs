@@ -42,18 +42,27 @@ struct Cell {
     flush_failure: Option<io::Error>,
     frozen: bool,
     abandoned: bool,
-    times: Times,
+    calls: Calls,
 }
 
-/// How long each call on one file system took.
+/// A call that has returned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Call {
+    /// When it was made.
+    pub at: Instant,
+    /// How long it took.
+    pub took: Duration,
+}
+
+/// The last call of each kind on one file system.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Times {
-    /// All flush passes.
-    pub flush: Duration,
+pub struct Calls {
+    /// `syncfs`.
+    pub flush: Option<Call>,
     /// `FIFREEZE`.
-    pub freeze: Duration,
+    pub freeze: Option<Call>,
     /// `FITHAW`.
-    pub thaw: Duration,
+    pub thaw: Option<Call>,
 }
 
 impl<B: Backend> Slot<B> {
@@ -110,12 +119,15 @@ impl<B: Backend> Slot<B> {
             Operation::Freeze => self.freeze(backend),
             Operation::Thaw => self.thaw(backend),
         };
-        let took = started.elapsed();
+        let call = Some(Call {
+            at: started,
+            took: started.elapsed(),
+        });
         let mut cell = self.lock();
         match operation {
-            Operation::Flush => cell.times.flush += took,
-            Operation::Freeze => cell.times.freeze = took,
-            Operation::Thaw => cell.times.thaw = took,
+            Operation::Flush => cell.calls.flush = call,
+            Operation::Freeze => cell.calls.freeze = call,
+            Operation::Thaw => cell.calls.thaw = call,
         }
         match (operation, &result) {
             (Operation::Freeze, Ok(())) => cell.frozen = true,
@@ -250,9 +262,9 @@ impl<B: Backend> Slot<B> {
         });
     }
 
-    /// How long the calls took so far.
-    pub fn times(&self) -> Times {
-        self.lock().times
+    /// The calls made so far.
+    pub fn calls(&self) -> Calls {
+        self.lock().calls
     }
 
     fn lock(&self) -> MutexGuard<'_, Cell> {

@@ -33,6 +33,15 @@ pub fn init(
         .try_init()
 }
 
+/// The time in UTC (RFC 3339), to the microsecond.
+#[must_use]
+pub fn now() -> String {
+    let mut text = String::new();
+    // Writing to a string does not fail.
+    let _ = SystemTime.format_time(&mut Writer::new(&mut text));
+    text
+}
+
 /// Whether standard error is connected to the journal (man 5 systemd.exec, `$JOURNAL_STREAM`).
 #[must_use]
 pub fn stderr_is_journal() -> bool {
