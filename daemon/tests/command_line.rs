@@ -39,7 +39,7 @@ fn every_command_explains_itself() {
     let output = hv_vssd(&["--help"]);
     assert!(output.status.success());
     let text = stdout(&output);
-    for command in ["run", "plan", "demo"] {
+    for command in ["run", "plan", "config", "thaw", "demo"] {
         assert!(text.contains(&format!("\n  {command} ")), "{text}");
         let help = hv_vssd(&[command, "--help"]);
         assert!(help.status.success(), "{command}");
@@ -107,20 +107,20 @@ fn a_malformed_configuration_is_one_line_with_file_line_and_what_is_wrong() {
     for (text, line, wrong) in [
         ("[limits]\nhold = = 3\n", "line 2", ""),
         ("[limits]\n\nhodl = 3\n", "line 3", "hodl"),
-        ("[limits]\nhold = \"long\"\n", "line 2", "u64"),
-        ("limits = 3\n", "line 1", "integer `3`"),
+        ("[limits]\nhold = \"long\"\n", "line 2", "whole number"),
+        ("limits = 3\n", "line 1", "must be a table"),
         (
             "[filesystems]\nexclude_types = \"ext4\"\n",
             "line 2",
-            "sequence",
+            "a list",
         ),
         ("[unknown]\n", "line 1", "unknown"),
     ] {
         let file = config(text);
         let path = file.path().to_str().unwrap();
-        for command in ["run", "plan"] {
+        for command in ["run", "plan", "config"] {
             let output = hv_vssd(&[command, "--config", path]);
-            assert_eq!(output.status.code(), Some(1), "{text}");
+            assert_eq!(output.status.code(), Some(2), "{text}");
             let told = stderr(&output);
             assert_eq!(told.lines().count(), 1, "{told}");
             assert!(told.starts_with("hv-vssd: "), "{told}");
@@ -135,12 +135,12 @@ fn a_malformed_configuration_is_one_line_with_file_line_and_what_is_wrong() {
 #[test]
 fn a_named_configuration_that_is_not_there_or_no_text_is_an_error() {
     let output = hv_vssd(&["plan", "--config", "/nonexistent.toml"]);
-    assert_eq!(output.status.code(), Some(1));
+    assert_eq!(output.status.code(), Some(2));
     assert!(stderr(&output).contains("/nonexistent.toml"));
     let file = config("");
     fs::write(file.path(), b"\xff\xfe\x00").unwrap();
     let output = hv_vssd(&["plan", "--config", file.path().to_str().unwrap()]);
-    assert_eq!(output.status.code(), Some(1));
+    assert_eq!(output.status.code(), Some(2));
     assert_eq!(stderr(&output).lines().count(), 1, "{}", stderr(&output));
 }
 
@@ -246,7 +246,12 @@ fn what_is_excluded_is_listed_with_that_reason() {
 
 #[test]
 fn a_reader_that_goes_away_is_no_error_and_a_full_disk_is_one() {
-    for arguments in [&["plan"][..], &["plan", "--json"]] {
+    for arguments in [
+        &["plan"][..],
+        &["plan", "--json"],
+        &["config"],
+        &["config", "--json"],
+    ] {
         let (reader, writer) = std::io::pipe().unwrap();
         drop(reader);
         let command = |output: Stdio| {

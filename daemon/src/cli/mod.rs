@@ -1,8 +1,10 @@
 //! The command line: one file a command.
 
+mod config;
 mod demo;
 mod guardian;
 mod plan;
+mod print;
 mod run;
 mod thaw;
 
@@ -11,6 +13,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+use crate::config::ConfigError;
 use crate::quiesce::error::with_causes;
 
 /// Holds every file system of this machine consistent while a Hyper-V host takes a production checkpoint or a backup.
@@ -25,6 +28,7 @@ pub struct Arguments {
 enum Command {
     Run(run::Arguments),
     Plan(plan::Arguments),
+    Config(config::Arguments),
     Thaw(thaw::Arguments),
     Demo(demo::Arguments),
     #[command(hide = true)]
@@ -34,7 +38,7 @@ enum Command {
 /// Options of every command that reads the configuration.
 #[derive(Debug, clap::Args)]
 struct ConfigArguments {
-    /// Configuration to use instead of /etc/hv-vssd/config.toml
+    /// Configuration to use instead of /etc/hv-vssd/config.toml, with the drop-ins in FILE.d
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
 }
@@ -45,6 +49,7 @@ pub fn main(arguments: Arguments) -> ExitCode {
     let result = match arguments.command {
         Command::Run(arguments) => run::main(&arguments),
         Command::Plan(arguments) => plan::main(&arguments),
+        Command::Config(arguments) => config::main(&arguments),
         Command::Thaw(arguments) => thaw::main(&arguments),
         Command::Demo(arguments) => demo::main(&arguments),
         Command::Guardian(arguments) => guardian::main(&arguments),
@@ -53,8 +58,17 @@ pub fn main(arguments: Arguments) -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("hv-vssd: {}", with_causes(error.as_ref()));
-            ExitCode::FAILURE
+            status_of(error.as_ref())
         }
+    }
+}
+
+/// A configuration that cannot be used counts as wrong usage.
+fn status_of(error: &(dyn std::error::Error + 'static)) -> ExitCode {
+    if error.is::<ConfigError>() {
+        ExitCode::from(2)
+    } else {
+        ExitCode::FAILURE
     }
 }
 

@@ -1,8 +1,6 @@
 //! `hv-vssd plan`: what a checkpoint would freeze, in which order, what not and why.
 
-use std::io::{self, Write};
-
-use super::{CommandResult, ConfigArguments};
+use super::{CommandResult, ConfigArguments, print};
 use crate::config::Config;
 use crate::filesystems::{Plan, Policy, render_table, scan};
 
@@ -24,18 +22,10 @@ pub(super) struct Arguments {
 pub(super) fn main(arguments: &Arguments) -> CommandResult {
     let config = Config::load(arguments.config.config.as_deref())?;
     let plan = Plan::new(&scan()?, &policy(&config));
-    let mut output = io::stdout().lock();
-    let written = if arguments.json {
-        serde_json::to_writer_pretty(&mut output, &plan)
-            .map_err(io::Error::from)
-            .and_then(|()| writeln!(output))
+    if arguments.json {
+        print::json(&plan)
     } else {
-        output.write_all(render_table(&plan, arguments.all).as_bytes())
-    };
-    match written {
-        // The reader, such as `head`, has seen enough.
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-        written => Ok(written?),
+        print::text(&render_table(&plan, arguments.all))
     }
 }
 

@@ -140,10 +140,10 @@ pub(super) fn engine_limits(config: &Config) -> Limits {
     }
 }
 
-/// The session's share of the limits: a minute for what neither flush nor freeze bound, still within the driver's 15.
+/// The session's share of the limits.
 pub(super) fn session_limits(config: &Config) -> session::Limits {
     session::Limits {
-        freeze_request: Duration::from_secs(config.limits.flush + config.limits.freeze + 60),
+        freeze_request: Duration::from_secs(config.freeze_request()),
         hold: Duration::from_secs(config.limits.hold),
     }
 }

@@ -1,17 +1,26 @@
 //! The configuration, `/etc/hv-vssd/config.toml` with its drop-ins: all of it is optional.
 
+mod bounds;
+mod error;
 mod files;
+pub mod keys;
+mod load;
+mod nearest;
+pub mod reference;
+mod show;
+mod value;
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use serde::Deserialize;
-
-pub use self::files::{ConfigError, DEFAULT_PATH};
+pub use self::error::{ConfigError, Problem};
+pub use self::files::{DEFAULT_PATH, Sources};
+pub use self::load::{Loaded, Origin};
+pub use self::show::Setting;
+pub use self::value::{Kind, Value};
 
 /// Everything that can be configured. Docs: `docs/configuration.md`.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields, default)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
     /// What makes a checkpoint fail, and what is done for it.
     pub strictness: Strictness,
@@ -32,8 +41,7 @@ pub struct Config {
 }
 
 /// What makes a checkpoint fail, and what is done for it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "kebab-case")]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Strictness {
     /// A writable local file system that cannot be frozen makes it fail.
     Strict,
@@ -45,8 +53,7 @@ pub enum Strictness {
 }
 
 /// What to do about a file system that an administrator or a snapshot has frozen for longer than a moment.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "kebab-case")]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum ForeignFreeze {
     /// The freeze fails: nobody knows how long theirs lasts.
     #[default]
@@ -56,8 +63,7 @@ pub enum ForeignFreeze {
 }
 
 /// Limits, in whole seconds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields, default)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
     /// Writing back before the freeze, while applications go on.
     pub flush: u64,
@@ -69,8 +75,7 @@ pub struct Limits {
 
 /// File systems that are neither flushed nor frozen: those excluded and, where any list of what to include has an
 /// element, those that match none of them.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields, default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Filesystems {
     /// By mount point.
     pub exclude_mount_points: Vec<PathBuf>,
@@ -87,8 +92,7 @@ pub struct Filesystems {
 }
 
 /// Executables that are run before the freeze and after the thaw.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields, default)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Hooks {
     /// Whether any is run.
     pub enabled: bool,
@@ -103,8 +107,7 @@ pub struct Hooks {
 }
 
 /// What a hook's failure to prepare the freeze means.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "kebab-case")]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum OnFailure {
     /// FREEZE is answered with failure, and nothing is frozen.
     #[default]
@@ -114,8 +117,7 @@ pub enum OnFailure {
 }
 
 /// What is different for one hook; `None` is as for all.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields, default)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct HookOverride {
     /// As [`Hooks::on_failure`].
     pub on_failure: Option<OnFailure>,
@@ -124,8 +126,7 @@ pub struct HookOverride {
 }
 
 /// What is left for a monitoring system to read.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields, default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Metrics {
     /// A file that the textfile collector of Prometheus' node_exporter reads, written after each checkpoint.
     pub textfile: Option<PathBuf>,
@@ -143,6 +144,42 @@ impl Default for Config {
             hooks: Hooks::default(),
             metrics: Metrics::default(),
         }
+    }
+}
+
+/// What FREEZE may take besides flush, freeze and hooks, in seconds: plan, open, thaw again.
+const OTHER_WORK: u64 = 60;
+
+/// The driver answers FREEZE itself after 15 minutes (VSS_FREEZE_TIMEOUT in the kernel's drivers/hv/hv_snapshot.c); this leaves half a minute for the way
+/// there.
+const DRIVER_LIMIT: u64 = 870;
+
+impl Config {
+    /// Reads `path`; without one [`DEFAULT_PATH`], which need not exist; and the drop-ins of the one or the other.
+    ///
+    /// # Errors
+    /// [`ConfigError`], with everything that is wrong.
+    pub fn load(path: Option<&Path>) -> Result<Self, ConfigError> {
+        Loaded::read(&Sources::new(path)).map(|loaded| loaded.config)
+    }
+
+    /// Takes the text of one file, `path`.
+    ///
+    /// # Errors
+    /// As [`Config::load`].
+    pub fn parse(text: &str, path: &Path) -> Result<Self, ConfigError> {
+        Loaded::parse(text, path).map(|loaded| loaded.config)
+    }
+
+    /// How long a FREEZE may take from the request to its answer, in seconds.
+    #[must_use]
+    pub fn freeze_request(&self) -> u64 {
+        let hooks = if self.hooks.enabled {
+            self.hooks.total
+        } else {
+            0
+        };
+        self.limits.flush + self.limits.freeze + hooks + OTHER_WORK
     }
 }
 

@@ -6,10 +6,9 @@
 #[path = "session.rs"]
 mod session_target;
 
-use std::ffi::OsStr;
 use std::path::Path;
 
-use hv_vssd::config::Config;
+use hv_vssd::config::{Config, Loaded};
 use hv_vssd::filesystems::mountinfo;
 use hvutil_sys::vss::{MESSAGE_SIZE, Operation, Reply, Request};
 
@@ -52,26 +51,59 @@ pub fn mountinfo(input: &[u8]) {
     }
 }
 
-/// The configuration file: taken within its bounds, or refused with one line that names the file.
+/// The configuration file: taken within its bounds, and shown so that it can be read again; or refused with lines that name the file.
 pub fn config(input: &[u8]) {
     let path = Path::new("/etc/hv-vssd/config.toml");
     let text = String::from_utf8_lossy(input);
-    match Config::parse(&text, path) {
-        Ok(config) => {
+    match Loaded::parse(&text, path) {
+        Ok(loaded) => {
+            let config = &loaded.config;
             let limits = config.limits;
             assert!((1..=600).contains(&limits.flush));
             assert!((1..=180).contains(&limits.freeze));
             assert!((1..=600).contains(&limits.hold));
-            let points = &config.filesystems.exclude_mount_points;
-            assert!(points.iter().all(|path| path.is_absolute()));
+            assert!((1..=600).contains(&config.hooks.limit));
+            assert!((1..=600).contains(&config.hooks.total));
+            // The driver's 15 minutes.
+            assert!(config.freeze_request() < 900);
+            for name in config.hooks.by_name.keys() {
+                assert!(!name.is_empty() && !name.contains('/'), "{name:?}");
+                assert!((1..=600).contains(&config.hooks.limit_of(name)));
+            }
+            let lists = &config.filesystems;
+            let points = lists
+                .exclude_mount_points
+                .iter()
+                .chain(&lists.include_mount_points)
+                .chain(&config.metrics.textfile);
+            for point in points {
+                assert!(point.is_absolute(), "{point:?}");
+            }
             // Nothing but what was written can have been excluded.
-            let written = |name: &OsStr| !name.is_empty();
-            assert!(points.iter().all(|path| written(path.as_os_str())));
+            let names = lists.exclude_types.iter().chain(&lists.exclude_devices);
+            for name in names
+                .chain(&lists.include_types)
+                .chain(&lists.include_devices)
+            {
+                assert!(!name.is_empty());
+            }
+            let lines = input.iter().filter(|byte| **byte == b'\n').count() + 1;
+            for origin in loaded.origins.values() {
+                assert!((1..=lines).contains(&origin.line), "{origin:?}");
+            }
+            let shown = loaded.to_toml();
+            match Config::parse(&shown, path) {
+                Ok(again) => assert_eq!(again, *config, "{shown}"),
+                Err(error) => panic!("{error}: {shown}"),
+            }
         }
         Err(error) => {
-            let message = error.to_string();
-            assert!(message.starts_with("/etc/hv-vssd/config.toml"), "{message}");
-            assert!(!message.contains('\n'), "{message:?}");
+            assert!(!error.problems.is_empty());
+            for problem in &error.problems {
+                let message = problem.to_string();
+                assert!(message.starts_with("/etc/hv-vssd/config.toml"), "{message}");
+                assert!(!message.contains(char::is_control), "{message:?}");
+            }
         }
     }
 }

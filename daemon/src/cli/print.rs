@@ -1,0 +1,26 @@
+//! Standard output: a reader that goes away is no error, a full disk is one.
+
+use std::io::{self, Write};
+
+use serde::Serialize;
+
+use super::CommandResult;
+
+pub(super) fn text(text: &str) -> CommandResult {
+    finish(io::stdout().lock().write_all(text.as_bytes()))
+}
+
+/// One document, for a person to read as well.
+pub(super) fn json(value: &impl Serialize) -> CommandResult {
+    let mut output = io::stdout().lock();
+    let written = serde_json::to_writer_pretty(&mut output, value).map_err(io::Error::from);
+    finish(written.and_then(|()| writeln!(output)))
+}
+
+fn finish(written: io::Result<()>) -> CommandResult {
+    match written {
+        // The reader, such as `head`, has seen enough.
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        written => Ok(written?),
+    }
+}
