@@ -5,14 +5,17 @@ use std::time::Duration;
 use ::tests::error::BedResult;
 use ::tests::guest::{Disk, FsKind, Guest};
 
+use crate::database;
+use crate::programs::Programs;
+
 /// Of all disks but the slow one.
 pub(crate) const SPEED: u64 = 20_000_000;
 
 /// A fifth of it.
 pub(crate) const SLOW_SPEED: u64 = SPEED / 5;
 
-/// The disks in the guest: all cases choose from them.
-const DISKS: [(FsKind, u64); 10] = [
+/// The disks in the guest: all cases choose from them. The last two hold the database.
+const DISKS: [(FsKind, u64); 12] = [
     (FsKind::Ext4, SPEED),
     (FsKind::Ext4, SPEED),
     (FsKind::Ext4, SPEED),
@@ -23,6 +26,8 @@ const DISKS: [(FsKind, u64); 10] = [
     (FsKind::Ext4, SLOW_SPEED),
     (FsKind::Xfs, SPEED),
     (FsKind::Btrfs, SPEED),
+    (FsKind::Ext4, SPEED),
+    (FsKind::Ext4, SPEED),
 ];
 
 /// What goes on on the disks.
@@ -34,6 +39,8 @@ pub(crate) enum Load {
     Stream(u64),
     /// Many small files.
     SmallFiles,
+    /// Commits of PostgreSQL.
+    Commits,
 }
 
 /// A case.
@@ -43,7 +50,7 @@ pub(crate) struct Case {
     pub(crate) title: &'static str,
     /// Numbers of its disks.
     pub(crate) disks: &'static [usize],
-    /// On each disk before every FREEZE.
+    /// On each disk before every FREEZE; of the database on that of its data.
     pub(crate) dirty: u64,
     pub(crate) load: Load,
     pub(crate) bind_mounts: u32,
@@ -60,7 +67,7 @@ const PLAIN: Case = Case {
 };
 
 /// All cases.
-pub(crate) const CASES: [Case; 7] = [
+pub(crate) const CASES: [Case; 8] = [
     Case {
         letter: 'a',
         title: "4 disks of 20 MB/s, 40 MB dirty on each",
@@ -107,15 +114,27 @@ pub(crate) const CASES: [Case; 7] = [
         load: Load::SmallFiles,
         ..PLAIN
     },
+    Case {
+        letter: 'g',
+        title: "PostgreSQL commits, WAL and data on a disk each, a batch of 40 MB just written",
+        disks: &[10, 11],
+        dirty: 40 * MB,
+        load: Load::Commits,
+        ..PLAIN
+    },
 ];
 
-/// The guest's disks, to be made.
-pub(crate) fn disks() -> Vec<Disk> {
+/// The guest's disks, to be made: the database's only if it is wanted, the programs' last.
+pub(crate) fn disks(programs: &Programs, with_database: bool) -> Vec<Disk> {
     let throttled = |(kind, speed): &(FsKind, u64)| {
         let mib = if *kind == FsKind::Xfs { 400 } else { 256 };
         Disk::sized(*kind, mib).throttled(*speed)
     };
-    DISKS.iter().map(throttled).collect()
+    let database = programs.database_disks().map(|disk| disk.throttled(SPEED));
+    let empty = DISKS.iter().take(DISKS.len() - database.len());
+    let database = database.into_iter().filter(|_| with_database);
+    let all = empty.map(throttled).chain(database);
+    all.chain([programs.disk()]).collect()
 }
 
 /// Where a disk is mounted.
@@ -124,14 +143,14 @@ pub(crate) fn mount_point(disk: usize) -> String {
 }
 
 impl Case {
-    /// The least a FREEZE can take: dirty bytes over the speed of their disk, for the slowest.
-    pub(crate) fn least(&self) -> Duration {
+    /// The least a FREEZE can take where something is dirty: dirty bytes over the speed of their disk, for the slowest.
+    pub(crate) fn least(&self) -> Option<Duration> {
         let seconds = |disk: &usize| {
             let speed = DISKS.get(*disk).map_or(SPEED, |(_, speed)| *speed);
             self.dirty as f64 / speed as f64
         };
         let slowest = self.disks.iter().map(seconds).fold(0.0, f64::max);
-        Duration::from_secs_f64(slowest)
+        (self.dirty > 0).then(|| Duration::from_secs_f64(slowest))
     }
 
     /// Mounts its disks, and what is bound on them.
@@ -154,13 +173,19 @@ impl Case {
         if self.bind_mounts > 0 {
             guest.bind_mounts(&mount_point(0), "/run/binds", self.bind_mounts)?;
         }
+        if self.load == Load::Commits {
+            database::start(guest)?;
+        }
         Ok(())
     }
 
     /// Takes it all away.
     pub(crate) fn tear_down(&self, guest: &Guest) -> BedResult<()> {
         let limit = Duration::from_secs(300);
-        let all = "for n in $(seq 0 9); do while grep -q \" /mnt/$n \" /proc/mounts; do umount /mnt/$n || sleep 0.2; done; done";
+        if self.load == Load::Commits {
+            database::stop(guest)?;
+        }
+        let all = "for n in $(seq 0 11); do while grep -q \" /mnt/$n \" /proc/mounts; do umount /mnt/$n || sleep 0.2; done; done";
         let binds = "grep ' /run/binds/' /proc/mounts | cut -d' ' -f2 | xargs -r -n 200 umount";
         let script = format!("{binds}; {all}");
         guest.exec(&["/bin/sh", "-c", &script], limit)?;

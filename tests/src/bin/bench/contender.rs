@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
+use serde::{Deserialize, Serialize};
 
 use ::tests::error::{BedError, BedResult, Failure, Step};
 use ::tests::guest::{Guest, poll_until};
@@ -14,7 +15,7 @@ const LIMIT: Duration = Duration::from_secs(30);
 const NOTHING: Duration = Duration::from_secs(2);
 
 /// An agent, as configured.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Contender {
     /// This project's, as shipped.
     HvVssd,
@@ -40,6 +41,9 @@ impl Contender {
         Self::NoWriteBack,
         Self::NoExpedite,
     ];
+
+    /// The agents as shipped, first this project's.
+    pub(crate) const AGENTS: [Self; 3] = [Self::HvVssd, Self::CDaemon, Self::GuestAgent];
 
     /// Its name in tables.
     pub(crate) fn name(self) -> &'static str {
@@ -123,10 +127,20 @@ impl Contender {
         }
         let up = poll_until(LIMIT, || {
             let answer = guest.host()?.try_request(Operation::HOT_BACKUP, LIMIT)?;
-            Ok::<_, BedError>(answer.filter(|answer| answer.ok()))
+            let served = answer.is_some_and(|answer| answer.ok());
+            Ok::<_, BedError>(served.then_some(now(guest)?))
         })?;
-        up.ok_or_else(|| Failure::Promise(format!("{} did not register", self.name())))?;
-        Ok(Duration::from_nanos(now(guest)?.saturating_sub(before)))
+        let up = up.ok_or_else(|| Failure::Promise(format!("{} did not register", self.name())))?;
+        Ok(Duration::from_nanos(up.saturating_sub(before)))
+    }
+
+    /// Asks whether a checkpoint can be made, as every host does first, and returns how long the answer took.
+    pub(crate) fn is_asked_first(self, guest: &mut Guest) -> Step<Option<Duration>> {
+        if matches!(self, Self::Nobody | Self::GuestAgent) {
+            return Ok(None);
+        }
+        let (sent, answered) = passed(guest, Operation::HOT_BACKUP)?;
+        Ok(Some(Duration::from_nanos(answered.saturating_sub(sent))))
     }
 
     /// Ends it and waits for that.
@@ -165,10 +179,6 @@ impl Contender {
         } else {
             Operation::THAW
         };
-        if freeze {
-            // Every host asks first.
-            passed(guest, Operation::HOT_BACKUP)?;
-        }
         passed(guest, operation)
     }
 }

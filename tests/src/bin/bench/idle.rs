@@ -2,14 +2,18 @@
 
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use ::tests::error::{BedResult, Step};
 use ::tests::guest::Guest;
 
 use crate::contender::Contender;
 
 /// The cost.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub(crate) struct Idle {
+    /// From its start until it serves, several times.
+    pub(crate) starts: Vec<Duration>,
     pub(crate) processes: usize,
     pub(crate) threads: u64,
     /// Proportional share of memory of all its processes, in KiB.
@@ -22,9 +26,17 @@ pub(crate) struct Idle {
     pub(crate) binary: u64,
 }
 
+/// How often it is started.
+const STARTS: usize = 5;
+
 /// Starts it, lets it serve one checkpoint, and looks at it for some time.
 pub(crate) fn measure(guest: &mut Guest, agent: Contender, seconds: u64) -> Step<Idle> {
-    agent.start(guest)?;
+    let mut starts = vec![agent.start(guest)?];
+    while starts.len() < STARTS {
+        agent.stop(guest)?;
+        starts.push(agent.start(guest)?);
+    }
+    agent.is_asked_first(guest)?;
     agent.asks(guest, true)?;
     agent.asks(guest, false)?;
     // What follows a checkpoint, such as its report, is over.
@@ -36,6 +48,7 @@ pub(crate) fn measure(guest: &mut Guest, agent: Contender, seconds: u64) -> Step
     let binary = guest.sh(&binary)?.trim().parse().unwrap_or_default();
     agent.stop(guest)?;
     Ok(Idle {
+        starts,
         wake_ups: after.wake_ups.saturating_sub(before.wake_ups),
         seconds,
         binary,

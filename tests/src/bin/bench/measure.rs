@@ -4,12 +4,14 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
+use serde::{Deserialize, Serialize};
 
 use ::tests::error::{BedError, BedResult, Step};
 use ::tests::guest::{Guest, poll_until};
 
 use crate::case::{Case, Load, mount_point};
 use crate::contender::{Contender, now};
+use crate::database;
 use crate::stats::text;
 
 const LIMIT: Duration = Duration::from_secs(60);
@@ -18,18 +20,22 @@ const LIMIT: Duration = Duration::from_secs(60);
 const HOLD: Duration = Duration::from_millis(300);
 
 /// What one checkpoint cost.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Sample {
+    /// Of those who are asked first.
+    pub(crate) hot_backup: Option<Duration>,
     pub(crate) freeze: Duration,
     pub(crate) thaw: Duration,
     /// The longest small write on each disk, hold taken off.
     pub(crate) stalls: Vec<Stall>,
+    /// The longest transaction of a database, hold taken off.
+    pub(crate) transaction: Option<Stall>,
     /// Of all its processes, from before HOT_BACKUP to after THAW.
     pub(crate) cpu: Duration,
 }
 
-/// The longest small write on a disk.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
+/// The longest operation of its kind.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub(crate) struct Stall {
     /// The hold taken off.
     pub(crate) length: Duration,
@@ -38,15 +44,15 @@ pub(crate) struct Stall {
 }
 
 impl Sample {
-    /// The longest of all disks.
-    pub(crate) fn worst_stall(&self) -> Duration {
-        let longest = self.stalls.iter().max();
-        longest.map_or(Duration::ZERO, |stall| stall.length)
+    /// What an application waited: the longest transaction, or else the longest small write of all disks.
+    pub(crate) fn worst_stall(&self) -> Stall {
+        let longest = self.transaction.or(self.stalls.iter().max().copied());
+        longest.unwrap_or_default()
     }
 
     /// For whoever watches.
     pub(crate) fn line(&self) -> String {
-        let longest = self.stalls.iter().max().copied().unwrap_or_default();
+        let longest = self.worst_stall();
         format!(
             "FREEZE {}, THAW {}, processor {}, worst stall {} from {} ms after FREEZE on",
             text(self.freeze),
@@ -79,7 +85,8 @@ pub(crate) fn start_load(guest: &Guest, case: &Case) -> BedResult<()> {
         let program = "/sbin/hv-testguest";
         let load = format!("load {disk}");
         match case.load {
-            Load::Nothing => {}
+            // Commits begin once their batch is written.
+            Load::Nothing | Load::Commits => {}
             Load::Stream(rate) => {
                 let (file, rate) = (format!("{point}/stream"), rate.to_string());
                 guest.spawn(&load, &[program, "stream", &file, &rate, "60000000"])?;
@@ -95,6 +102,9 @@ pub(crate) fn start_load(guest: &Guest, case: &Case) -> BedResult<()> {
 
 /// Ends them.
 pub(crate) fn stop_load(guest: &Guest, case: &Case) -> BedResult<()> {
+    if case.load == Load::Commits {
+        database::abandon_stream(guest);
+    }
     for disk in case.disks {
         for job in [format!("probe {disk}"), format!("load {disk}")] {
             // There is not always a load.
@@ -106,12 +116,16 @@ pub(crate) fn stop_load(guest: &Guest, case: &Case) -> BedResult<()> {
 
 /// Makes everything clean, then as much dirty as the case wants.
 fn make_dirty(guest: &Guest, case: &Case) -> BedResult<()> {
-    let mut script = "sync\n".to_owned();
+    if case.load == Load::Commits {
+        return database::start_stream(guest);
+    }
+    let mut script = String::new();
+    for disk in case.disks {
+        // First, so that what was not written back need not be.
+        script.push_str(&format!("rm -f {}/dirty\n", mount_point(*disk)));
+    }
+    script.push_str("sync\n");
     if case.dirty > 0 {
-        for disk in case.disks {
-            script.push_str(&format!("rm -f {}/dirty\n", mount_point(*disk)));
-        }
-        script.push_str("sync\n");
         for disk in case.disks {
             let point = mount_point(*disk);
             script.push_str(&format!(
@@ -151,20 +165,32 @@ struct Times {
     thaw: u64,
 }
 
-/// The longest operation of a probe that ended after `since`, the hold taken off.
-fn stall(guest: &Guest, disk: usize, times: Times) -> BedResult<Stall> {
+impl Times {
+    /// The longest operation that ended after all began, the hold taken off.
+    fn longest(self, operations: impl IntoIterator<Item = (u64, u64)>) -> Stall {
+        let stall = |(start, end): (u64, u64)| {
+            let held = end.min(self.thaw).saturating_sub(start.max(self.frozen));
+            Stall {
+                length: Duration::from_nanos(end.saturating_sub(start).saturating_sub(held)),
+                began_ms: (signed(start) - signed(self.sent)) / 1_000_000,
+            }
+        };
+        let since = operations
+            .into_iter()
+            .filter(|(_, end)| *end > self.since)
+            .map(stall);
+        since.max().unwrap_or_default()
+    }
+}
+
+/// The slow operations of a probe: beginning and end.
+fn slow_operations(guest: &Guest, disk: usize) -> BedResult<Vec<(u64, u64)>> {
     let slow = guest.read(&format!("{}.slow", file(disk)))?;
-    let stall = |line: &str| {
+    let operation = |line: &str| {
         let (start, end) = line.split_once(' ')?;
-        let (start, end): (u64, u64) = (start.parse().ok()?, end.parse().ok()?);
-        let held = end.min(times.thaw).saturating_sub(start.max(times.frozen));
-        let began = signed(start) - signed(times.sent);
-        (end > times.since).then_some(Stall {
-            length: Duration::from_nanos((end - start).saturating_sub(held)),
-            began_ms: began / 1_000_000,
-        })
+        Some((start.parse().ok()?, end.parse().ok()?))
     };
-    Ok(slow.lines().filter_map(stall).max().unwrap_or_default())
+    Ok(slow.lines().filter_map(operation).collect())
 }
 
 /// Waits until every probe has ended an operation that was begun after a time.
@@ -185,6 +211,7 @@ pub(crate) fn checkpoint(guest: &mut Guest, case: &Case, agent: Contender) -> St
     make_dirty(guest, case)?;
     let before = cpu(guest, agent)?;
     let since = now(guest)?;
+    let hot_backup = agent.is_asked_first(guest)?;
     let (sent, frozen) = agent.asks(guest, true)?;
     std::thread::sleep(HOLD);
     let (thaw, thawed) = agent.asks(guest, false)?;
@@ -199,15 +226,20 @@ pub(crate) fn checkpoint(guest: &mut Guest, case: &Case, agent: Contender) -> St
         frozen,
         thaw,
     };
-    let stalls: BedResult<Vec<Stall>> = case
-        .disks
-        .iter()
-        .map(|disk| stall(guest, *disk, times))
-        .collect();
+    let mut stalls = Vec::new();
+    for disk in case.disks {
+        stalls.push(times.longest(slow_operations(guest, *disk)?));
+    }
+    let mut transaction = None;
+    if case.load == Load::Commits {
+        transaction = Some(times.longest(database::end_stream(guest)?));
+    }
     Ok(Sample {
+        hot_backup,
         freeze: Duration::from_nanos(frozen.saturating_sub(sent)),
         thaw: Duration::from_nanos(thawed.saturating_sub(thaw)),
-        stalls: stalls?,
+        stalls,
+        transaction,
         cpu: Duration::from_nanos(cpu_time),
     })
 }

@@ -39,12 +39,15 @@ pub(crate) fn draw(results: &Results) -> String {
         y += 12.0;
         let top = y;
         let mut bars = String::new();
-        for (case, outcomes) in results.by_case() {
+        for (case, measured) in &results.cases {
             let title = format!("{}: {}", case.letter, case.title);
             y += 16.0;
             line_of_text(&mut bars, 12.0, y, "case", &title);
             y += 6.0;
-            for outcome in outcomes.iter().filter(|outcome| is_shown(outcome)) {
+            for outcome in Contender::AGENTS
+                .into_iter()
+                .filter_map(|agent| measured.of(agent))
+            {
                 bar(&mut bars, y, outcome, figure);
                 y += BAR + 3.0;
             }
@@ -62,10 +65,6 @@ pub(crate) fn draw(results: &Results) -> String {
          height=\"{height}\" role=\"img\">\n<style>{STYLE}</style>\n\
          <rect class=\"back\" width=\"100%\" height=\"100%\"/>\n{body}</svg>\n"
     )
-}
-
-fn is_shown(outcome: &Outcome) -> bool {
-    !outcome.agent.is_variant() && outcome.agent != Contender::Nobody
 }
 
 /// Where a time is on the scale.

@@ -32,11 +32,12 @@ fn main() -> ExitCode {
         ["stream", file, rate, bytes] => load::stream(file, rate, bytes),
         ["small-files", directory] => load::small_files(directory),
         ["cpu", pids @ ..] => clock::cpu(pids),
+        ["wall"] => clock::wall(),
         ["qga", socket, command] => qga::run(socket, command),
         _ => Err(
             "usage: hv-testguest serve | writer DIRECTORY STATE-FILE | listener PATH… | \
                   probe DIRECTORY FILE | dirty FILE BYTES | stream FILE RATE BYTES | \
-                  small-files DIRECTORY | cpu PID… | qga SOCKET COMMAND"
+                  small-files DIRECTORY | cpu PID… | wall | qga SOCKET COMMAND"
                 .into(),
         ),
     };
