@@ -3,25 +3,33 @@
 use std::fmt::Write;
 use std::time::Duration;
 
+use crate::case::Case;
 use crate::contender::Contender;
-use crate::results::{Figure, Outcome, Results};
+use crate::results::{Figure, Measured, Outcome, Results};
 use crate::stats::text;
 
 const WIDTH: f64 = 860.0;
 /// Where bars begin, and the room behind the longest.
 const LEFT: f64 = 130.0;
-const RIGHT: f64 = 90.0;
+const RIGHT: f64 = 150.0;
 const BAR: f64 = 15.0;
 /// The ends of the scale, as powers of ten of a millisecond.
 const LOW: f64 = 0.0;
 const HIGH: f64 = 5.0;
 
+/// The colours stay apart for the colour-blind, too.
 const STYLE: &str = "\
-text{font:12px system-ui,sans-serif;fill:#1f2328}.head{font-size:15px;font-weight:600}.case{font-weight:600}\
-.small{font-size:11px;fill:#656d76}.grid{stroke:#d0d7de;stroke-width:1}.back{fill:#ffffff}\
-.hv-vssd{fill:#1a7f37}.hv_vss_daemon{fill:#cf222e}.qemu-ga{fill:#9a6700}.range{stroke:#1f2328;stroke-width:1}\
-@media(prefers-color-scheme:dark){text{fill:#e6edf3}.small{fill:#8d96a0}.grid{stroke:#30363d}.back{fill:#0d1117}\
-.hv-vssd{fill:#3fb950}.hv_vss_daemon{fill:#f85149}.qemu-ga{fill:#d29922}.range{stroke:#e6edf3}}";
+text{font:12px system-ui,-apple-system,'Segoe UI',sans-serif;fill:#1f2328}.head{font-size:15px;font-weight:600}\
+.case{font-weight:600}.small{font-size:11px;fill:#59636e}.grid{stroke:#d0d7de;stroke-width:1}.back{fill:#ffffff}\
+.hv-vssd{fill:#0969da}.hv_vss_daemon{fill:#d4600a}.qemu-ga{fill:#9a9fa5}\
+.range{stroke:#1f2328;stroke-width:1;fill:none}.limit{stroke:#1f2328;stroke-width:1.5;stroke-dasharray:3 3}\
+@media(prefers-color-scheme:dark){text{fill:#e6edf3}.small{fill:#9198a1}.grid{stroke:#30363d}.back{fill:#0d1117}\
+.hv-vssd{fill:#2f81f7}.hv_vss_daemon{fill:#e8782a}.qemu-ga{fill:#7d848c}.range{stroke:#e6edf3}.limit{stroke:#e6edf3}}";
+
+const NOTES: [&str; 2] = [
+    "Logarithmic scale, shorter is better. Bar: median; fine line: range; in brackets: how many times the median of hv-vssd.",
+    "Broken line: the limit. For FREEZE what the disks need for the dirty data; for a stall what the machine makes a write wait without a checkpoint.",
+];
 
 /// Draws worst stalls, then FREEZE.
 pub(crate) fn draw(results: &Results) -> String {
@@ -30,7 +38,7 @@ pub(crate) fn draw(results: &Results) -> String {
     for (figure, what) in [
         (
             Figure::Stall,
-            "Worst write stall because of a checkpoint (hold time taken off)",
+            "Worst stall of a write because of a checkpoint (hold time taken off)",
         ),
         (Figure::Freeze, "FREEZE answered after"),
     ] {
@@ -40,31 +48,53 @@ pub(crate) fn draw(results: &Results) -> String {
         let top = y;
         let mut bars = String::new();
         for (case, measured) in &results.cases {
-            let title = format!("{}: {}", case.letter, case.title);
-            y += 16.0;
-            line_of_text(&mut bars, 12.0, y, "case", &title);
-            y += 6.0;
-            for outcome in Contender::AGENTS
-                .into_iter()
-                .filter_map(|agent| measured.of(agent))
-            {
-                bar(&mut bars, y, outcome, figure);
-                y += BAR + 3.0;
-            }
-            y += 4.0;
+            y = one_case(&mut bars, y, case, measured, figure);
         }
         scale(&mut body, top, y);
         body.push_str(&bars);
         y += 22.0;
     }
-    let note = "logarithmic scale; bar: median; line: range; shorter is better";
-    line_of_text(&mut body, 12.0, y + 10.0, "small", note);
-    let height = y + 22.0;
+    for note in NOTES {
+        y += 16.0;
+        line_of_text(&mut body, 12.0, y, "small", note);
+    }
+    let height = y + 12.0;
     format!(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {height}\" width=\"{WIDTH}\" \
-         height=\"{height}\" role=\"img\">\n<style>{STYLE}</style>\n\
+         height=\"{height}\" role=\"img\">\n<title>Worst stall and FREEZE, hv-vssd and its peers</title>\n<style>{STYLE}</style>\n\
          <rect class=\"back\" width=\"100%\" height=\"100%\"/>\n{body}</svg>\n"
     )
+}
+
+/// Draws the bars of a case from `y` on and returns where they end.
+fn one_case(out: &mut String, mut y: f64, case: &Case, measured: &Measured, figure: Figure) -> f64 {
+    let title = format!("{}: {}", case.letter, case.title);
+    y += 16.0;
+    line_of_text(out, 12.0, y, "case", &title);
+    y += 6.0;
+    let top = y;
+    for agent in Contender::AGENTS {
+        if let Some(outcome) = measured.of(agent) {
+            bar(out, y, measured, outcome, figure);
+            y += BAR + 3.0;
+        }
+    }
+    let limit = match figure {
+        Figure::Freeze => case.least(),
+        _ => measured
+            .of(Contender::Nobody)
+            .and_then(|nobody| Some(nobody.summary(figure)?.median)),
+    };
+    if let Some(limit) = limit.filter(|limit| x(*limit) > LEFT) {
+        let _ = writeln!(
+            out,
+            "<path class=\"limit\" d=\"M{:.1} {:.1}V{:.1}\"/>",
+            x(limit),
+            top - 3.0,
+            y
+        );
+    }
+    y + 4.0
 }
 
 /// Where a time is on the scale.
@@ -74,7 +104,7 @@ fn x(time: Duration) -> f64 {
     LEFT + share * (WIDTH - LEFT - RIGHT)
 }
 
-fn bar(out: &mut String, y: f64, outcome: &Outcome, figure: Figure) {
+fn bar(out: &mut String, y: f64, measured: &Measured, outcome: &Outcome, figure: Figure) {
     let name = outcome.agent.name();
     line_of_text(out, 24.0, y + 12.0, "", name);
     let Some(summary) = outcome.summary(figure) else {
@@ -94,8 +124,11 @@ fn bar(out: &mut String, y: f64, outcome: &Outcome, figure: Figure) {
         middle - 3.0,
         middle - 3.0
     );
-    let behind = most.max(LEFT + width) + 6.0;
-    line_of_text(out, behind, y + 12.0, "", &text(summary.median));
+    let behind = most.max(LEFT + width) + 8.0;
+    let ratio = measured.times_ours(outcome, figure);
+    let ratio = ratio.map_or_else(String::new, |ratio| format!(" ({} ×)", ratio.median()));
+    let said = format!("{}{ratio}", text(summary.median));
+    line_of_text(out, behind, y + 12.0, "", &said);
 }
 
 fn scale(out: &mut String, top: f64, bottom: f64) {
