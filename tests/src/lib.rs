@@ -2,13 +2,16 @@
 //! guest, the Hyper-V host played from outside, and the C daemon and hv-vssd put
 //! through the same scenarios.
 //!
-//! Reading order: [`mod@scenario`] (what a test is), [`guest`] (the machine),
+//! Reading order: [`mod@scenario`] (what a test is), [`guest`] (the machine), [`booted`] (a
+//! whole Debian in it),
 //! [`host`] (what Hyper-V says to it), [`agent`] (who answers), [`images`]
 //! (what the checkpoint holds), [`report`] (what was seen).
 
 pub mod agent;
 pub mod assets;
+pub mod booted;
 pub mod command;
+pub mod debian;
 pub mod error;
 pub mod faults;
 pub mod guest;

@@ -8,6 +8,10 @@ use serde::{Deserialize, Serialize};
 pub const CONTROL_PORT: &str = "hv-testbed.control";
 /// Name of the virtio-serial port relayed to the host's end of the VMBus channel.
 pub const VMBUS_PORT: &str = "hv-testbed.vmbus";
+/// In a booted system: the directory of the stand-in bus and of hv_utils, in memory.
+pub const MODULES_DIR: &str = "/run/hv-testbed";
+/// In a booted system: the guest's server and helper, in memory.
+pub const TESTGUEST: &str = "/run/hv-testbed/hv-testguest";
 /// In the guest: when the host's packets passed, a line each: `in` or `out`, operation, nanoseconds since boot.
 pub const HOST_TIMES: &str = "/run/host-times";
 

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use crate::agent::Agent;
 use crate::assets::Kernel;
+use crate::booted::System;
 use crate::error::{Failure, Step};
 use crate::guest::{Disk, Guest, Plan};
 use crate::paths;
@@ -53,6 +54,25 @@ impl Bed {
             name: self.name.clone(),
         })?;
         self.dirs.push(guest.dir().to_path_buf());
+        Ok(guest)
+    }
+
+    /// Boots a Debian system with the agent as one of its services, and waits until all of it is up.
+    ///
+    /// # Errors
+    /// It does not come up, a unit fails, or the agent does not register.
+    pub fn boot_system(&mut self, system: &System<'_>) -> Step<Guest> {
+        self.boot_system_from(system, system.fresh_disks()?)
+    }
+
+    /// As [`Self::boot_system`], from these disks in place of the system's own.
+    ///
+    /// # Errors
+    /// It does not come up, a unit fails, or the agent does not register.
+    pub fn boot_system_from(&mut self, system: &System<'_>, disks: Vec<Disk>) -> Step<Guest> {
+        let mut guest = system.power_on(disks, &self.name, self.kernel, self.agent)?;
+        self.dirs.push(guest.dir().to_path_buf());
+        system.bring_up(&mut guest, self.agent)?;
         Ok(guest)
     }
 

@@ -16,7 +16,7 @@ use nix::fcntl::{Flock, FlockArg};
 use crate::error::{BedError, BedResult, Context};
 use crate::paths;
 
-pub use overlay::append_programs;
+pub use overlay::{append_programs, append_system};
 
 /// The kernels under test: those of Debian's cloud images.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -97,7 +97,7 @@ pub fn prepare(kernel: Kernel) -> BedResult<String> {
         "{} {} {}",
         image.full_name(),
         daemons.full_name(),
-        recipe_fingerprint()?
+        fingerprint(&["vmbus-stub", "src/assets"])?
     );
     let stamp_file = home.join("stamp");
     if fs::read_to_string(&stamp_file).is_ok_and(|old| old == stamp) && find(kernel).is_ok() {
@@ -127,12 +127,22 @@ fn lock(path: &Path) -> BedResult<Flock<File>> {
         .doing(|| format!("locking {}", path.display()))
 }
 
-/// Changes whenever the stand-in bus or this module does.
-fn recipe_fingerprint() -> BedResult<String> {
+/// What the assets of a kernel were made of.
+///
+/// # Errors
+/// They were not made.
+pub(crate) fn stamp(kernel: Kernel) -> BedResult<String> {
+    find(kernel)?;
+    let file = kernel.home().join("stamp");
+    fs::read_to_string(&file).doing(|| format!("reading {}", file.display()))
+}
+
+/// Changes whenever a file in one of these directories of the package does.
+pub(crate) fn fingerprint(dirs: &[&str]) -> BedResult<String> {
     use std::hash::{DefaultHasher, Hash, Hasher};
     let tests = paths::workspace().join("tests");
     let mut hasher = DefaultHasher::new();
-    for dir in ["vmbus-stub", "src/assets"] {
+    for dir in dirs {
         let dir = tests.join(dir);
         let entries = fs::read_dir(&dir).doing(|| format!("reading {}", dir.display()))?;
         let mut files: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).collect();

@@ -2,8 +2,10 @@
 
 use std::fs::{self, File};
 use std::path::Path;
+use std::process::Command;
 
 use super::{cpio, libraries::copy_program};
+use crate::command::run;
 use crate::error::{BedError, BedResult, Context};
 use crate::paths;
 
@@ -30,11 +32,31 @@ pub fn append_programs(initrd: &Path, with_hv_vssd: bool) -> BedResult<()> {
         )?;
         copy_program(&program, tree.path(), "/usr/sbin/hv-vssd-faults")?;
     }
+    append(initrd, tree.path())
+}
+
+/// Appends what a system on a disk gets before it boots: a tree of files, and shell commands.
+///
+/// # Errors
+/// The tree cannot be read.
+pub fn append_system(initrd: &Path, overlay: Option<&Path>, setup: &str) -> BedResult<()> {
+    let tree = tempfile::tempdir().doing(|| "making a directory for the overlay".into())?;
+    let script = tree.path().join("etc/system-setup");
+    fs::create_dir_all(tree.path().join("etc")).doing(|| "making etc".into())?;
+    fs::write(&script, setup).doing(|| format!("writing {}", script.display()))?;
+    if let Some(overlay) = overlay {
+        let mut copy = Command::new("cp");
+        run(copy.arg("-a").arg(overlay).arg(tree.path().join("overlay")))?;
+    }
+    append(initrd, tree.path())
+}
+
+fn append(initrd: &Path, tree: &Path) -> BedResult<()> {
     let file = File::options()
         .append(true)
         .open(initrd)
         .doing(|| format!("opening {}", initrd.display()))?;
-    cpio::append_tree(tree.path(), file).doing(|| "appending the programs".into())
+    cpio::append_tree(tree, file).doing(|| "appending to the archive".into())
 }
 
 fn built(program: &Path, command: &str) -> BedResult<()> {

@@ -14,7 +14,7 @@ use crate::error::{BedError, BedResult, Context};
 const BOOT_MODULES: [&str; 3] = ["virtio_pci", "virtio_blk", "virtio_console"];
 
 /// Loaded by the kernel when a scenario mounts or maps something.
-const MODULES: [&str; 28] = [
+const MODULES: [&str; 29] = [
     "nbd",
     "xfs",
     "btrfs",
@@ -39,6 +39,7 @@ const MODULES: [&str; 28] = [
     "crc32c_generic",
     "fuse",
     "autofs4",
+    "binfmt_misc",
     "hv_utils",
     "hv_vmbus",
     "xxhash_generic",

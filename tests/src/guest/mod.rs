@@ -19,7 +19,7 @@ use crate::proto::{Call, Ended, JobState, Reply, WriterState};
 use control::Control;
 pub use control::Pending;
 pub use disk::{Disk, FsKind};
-use qemu::Qemu;
+use qemu::{Machine, Qemu};
 use qmp::Qmp;
 pub use trace::Event;
 
@@ -42,6 +42,30 @@ pub struct Plan<'a> {
     pub name: String,
 }
 
+/// Which system of a disk to boot.
+#[derive(Debug)]
+pub struct SystemPlan<'a> {
+    /// The kernel.
+    pub kernel: Kernel,
+    /// Its disks: `/dev/vda`, which holds the system, `/dev/vdb`, …
+    pub disks: &'a [Disk],
+    /// Type of the system's file system.
+    pub root: FsKind,
+    /// Files that are put into the system: a tree like its own.
+    pub overlay: Option<&'a Path>,
+    /// Shell commands run in the system before it boots; they see its disk alone.
+    pub setup: &'a str,
+    /// Whether the host offers the VSS service from power-on.
+    pub plugged: bool,
+    /// Its memory in MiB.
+    pub memory_mib: u32,
+    /// A name for the kept files of a failed run.
+    pub name: String,
+}
+
+/// Memory of a guest that is an initramfs alone, in MiB.
+const MEMORY_MIB: u32 = 768;
+
 /// A running guest. When dropped it is killed, by process id; what its processes said is
 /// kept in `jobs.log` beside its console.
 #[derive(Debug)]
@@ -54,6 +78,7 @@ pub struct Guest {
     dir: PathBuf,
     jobs: std::cell::RefCell<Vec<String>>,
     disks: Vec<PathBuf>,
+    modules: &'static str,
 }
 
 impl Guest {
@@ -62,26 +87,74 @@ impl Guest {
     /// # Errors
     /// Something is not prepared, or the guest does not come up in time.
     pub fn boot(plan: &Plan<'_>) -> BedResult<Self> {
-        let assets = assets::find(plan.kernel)?;
-        let runs = paths::testbed().join("runs");
-        std::fs::create_dir_all(&runs).doing(|| format!("making {}", runs.display()))?;
-        let dir = tempfile::Builder::new()
-            .prefix(&format!("{}.", plan.name.replace([':', '/', ' '], "-")))
-            .tempdir_in(&runs)
-            .doing(|| "making the guest's directory".into())?
-            .keep();
-        let initrd = dir.join("initrd");
-        std::fs::copy(&assets.base, &initrd).doing(|| "copying the base archive".into())?;
+        let (dir, initrd) = prepare(plan.kernel, &plan.name)?;
         assets::append_programs(&initrd, plan.with_hv_vssd)?;
-        let mut disks = Vec::new();
+        Self::power_on(
+            plan.kernel,
+            dir,
+            &initrd,
+            plan.disks,
+            MEMORY_MIB,
+            "",
+            "/lib",
+        )
+    }
+
+    /// Boots the system on the first disk and waits until the bed's server in it serves
+    /// requests; this is before systemd has started anything.
+    ///
+    /// # Errors
+    /// Something is not prepared, or the guest does not come up in time.
+    pub fn boot_system(plan: &SystemPlan<'_>) -> BedResult<Self> {
+        let (dir, initrd) = prepare(plan.kernel, &plan.name)?;
+        assets::append_programs(&initrd, false)?;
+        assets::append_system(&initrd, plan.overlay, plan.setup)?;
+        let append = format!(
+            "root=/dev/vda rootfstype={}{}",
+            plan.root.name(),
+            if plan.plugged {
+                " hv_testbed.plugged"
+            } else {
+                ""
+            }
+        );
+        let modules = crate::proto::MODULES_DIR;
+        Self::power_on(
+            plan.kernel,
+            dir,
+            &initrd,
+            plan.disks,
+            plan.memory_mib,
+            &append,
+            modules,
+        )
+    }
+
+    fn power_on(
+        kernel: Kernel,
+        dir: PathBuf,
+        initrd: &Path,
+        disks: &[Disk],
+        memory_mib: u32,
+        append: &str,
+        modules: &'static str,
+    ) -> BedResult<Self> {
+        let mut images = Vec::new();
         let mut drives = Vec::new();
-        for (number, disk) in plan.disks.iter().enumerate() {
+        for (number, disk) in disks.iter().enumerate() {
             let image = dir.join(format!("disk{number}.img"));
             disk.make(&image)?;
             drives.push((image.clone(), disk.drive_options()));
-            disks.push(image);
+            images.push(image);
         }
-        let (qemu, sockets) = Qemu::start(&assets.vmlinuz, &initrd, &drives, &dir)?;
+        let (qemu, sockets) = Qemu::start(&Machine {
+            vmlinuz: &assets::find(kernel)?.vmlinuz,
+            initrd,
+            disks: &drives,
+            memory_mib,
+            append,
+            dir: &dir,
+        })?;
         let control = Control::connect(sockets.control)?;
         Ok(Self {
             control,
@@ -90,7 +163,8 @@ impl Guest {
             qemu,
             dir,
             jobs: std::cell::RefCell::default(),
-            disks,
+            disks: images,
+            modules,
         })
     }
 
@@ -123,12 +197,20 @@ impl Guest {
     /// # Errors
     /// A module does not load.
     pub fn plug_in_with(&self, parameters: &str) -> BedResult<()> {
-        for (path, parameters) in [("/lib/hv_vmbus.ko", parameters), ("/lib/hv_utils.ko", "")] {
+        for (module, parameters) in [("hv_vmbus.ko", parameters), ("hv_utils.ko", "")] {
             self.call(Call::LoadModule {
-                path: path.into(),
+                path: format!("{}/{module}", self.modules),
                 parameters: parameters.into(),
             })?;
         }
+        self.connect_host()
+    }
+
+    /// Lets the host speak to a service that was plugged in from power-on.
+    ///
+    /// # Errors
+    /// There is no such service.
+    pub fn connect_host(&self) -> BedResult<()> {
         self.call(Call::Relay)?;
         Ok(())
     }
@@ -425,6 +507,21 @@ impl Drop for Guest {
         }
         let _ = std::fs::write(self.dir.join("jobs.log"), log);
     }
+}
+
+/// A directory for the guest's files, and the base archive in it.
+fn prepare(kernel: Kernel, name: &str) -> BedResult<(PathBuf, PathBuf)> {
+    let assets = assets::find(kernel)?;
+    let runs = paths::testbed().join("runs");
+    std::fs::create_dir_all(&runs).doing(|| format!("making {}", runs.display()))?;
+    let dir = tempfile::Builder::new()
+        .prefix(&format!("{}.", name.replace([':', '/', ' '], "-")))
+        .tempdir_in(&runs)
+        .doing(|| "making the guest's directory".into())?
+        .keep();
+    let initrd = dir.join("initrd");
+    std::fs::copy(&assets.base, &initrd).doing(|| "copying the base archive".into())?;
+    Ok((dir, initrd))
 }
 
 fn writer_state(directory: &str) -> String {

@@ -17,6 +17,19 @@ pub(super) struct Sockets {
     pub(super) monitor: UnixStream,
 }
 
+/// What is powered on.
+pub(super) struct Machine<'a> {
+    pub(super) vmlinuz: &'a Path,
+    pub(super) initrd: &'a Path,
+    /// The disks' images and options.
+    pub(super) disks: &'a [(PathBuf, String)],
+    pub(super) memory_mib: u32,
+    /// Words added to the kernel's command line.
+    pub(super) append: &'a str,
+    /// For its logs.
+    pub(super) dir: &'a Path,
+}
+
 #[derive(Debug)]
 pub(super) struct Qemu {
     child: Child,
@@ -37,13 +50,9 @@ fn accelerator() -> &'static str {
 }
 
 impl Qemu {
-    /// Starts the process, with the disks' images and options; QEMU connects to the sockets before it powers the guest on.
-    pub(super) fn start(
-        vmlinuz: &Path,
-        initrd: &Path,
-        disks: &[(PathBuf, String)],
-        dir: &Path,
-    ) -> BedResult<(Self, Sockets)> {
+    /// Starts the process; QEMU connects to the sockets before it powers the guest on.
+    pub(super) fn start(machine: &Machine<'_>) -> BedResult<(Self, Sockets)> {
+        let dir = machine.dir;
         // Socket paths are short of 108 bytes only outside deep target directories.
         let sockets = tempfile::Builder::new()
             .prefix("hv-testbed.")
@@ -69,16 +78,19 @@ impl Qemu {
                 "-cpu",
                 "qemu64,+ssse3,+sse4.1,+sse4.2,+popcnt,+rdrand,+rdseed",
             ])
-            .args(["-smp", "2", "-m", "768"])
+            .args(["-smp", "2", "-m", &machine.memory_mib.to_string()])
             .arg("-kernel")
-            .arg(vmlinuz)
+            .arg(machine.vmlinuz)
             .arg("-initrd")
-            .arg(initrd)
+            .arg(machine.initrd)
             .args([
                 "-append",
                 // no_timer_check: on a busy machine an emulated timer looks dead at boot.
-                "console=ttyS0 loglevel=6 panic=-1 mitigations=off tsc=reliable \
-                 no_timer_check random.trust_cpu=on",
+                &format!(
+                    "console=ttyS0 loglevel=6 panic=-1 mitigations=off tsc=reliable \
+                     no_timer_check random.trust_cpu=on {}",
+                    machine.append
+                ),
             ])
             .args(["-serial", &format!("file:{}", console.display())])
             .args(["-device", "virtio-serial-pci"]);
@@ -100,7 +112,7 @@ impl Qemu {
                 &format!("socket,id=monitor,path={}", monitor.path.display()),
             ])
             .args(["-mon", "chardev=monitor,mode=control"]);
-        for (number, (disk, options)) in disks.iter().enumerate() {
+        for (number, (disk, options)) in machine.disks.iter().enumerate() {
             command
                 .args([
                     "-drive",

@@ -1,8 +1,10 @@
 //! The guest's init and everything the bed needs inside the guest.
 //!
 //! As PID 1 it mounts the kernel's file systems, starts `serve` and reaps orphans.
-//! Its root is the initramfs: no freeze of a disk can stop it.
+//! Its root is the initramfs: no freeze of a disk can stop it. Told `root=` by the kernel's
+//! command line it hands over to the system on that disk instead ([`boot`]).
 
+mod boot;
 mod clock;
 mod listener;
 mod load;
@@ -25,6 +27,7 @@ fn main() -> ExitCode {
     let outcome = match words.as_slice() {
         _ if std::process::id() == 1 => init(),
         ["serve"] => serve::serve(),
+        ["serve-system"] => serve::serve_system(),
         ["writer", directory, state] => writer::run(directory, state),
         ["listener", paths @ ..] => listener::run(paths),
         ["probe", directory, file] => load::probe(directory, file),
@@ -35,7 +38,7 @@ fn main() -> ExitCode {
         ["wall"] => clock::wall(),
         ["qga", socket, command] => qga::run(socket, command),
         _ => Err(
-            "usage: hv-testguest serve | writer DIRECTORY STATE-FILE | listener PATH… | \
+            "usage: hv-testguest serve | serve-system | writer DIRECTORY STATE-FILE | listener PATH… | \
                   probe DIRECTORY FILE | dirty FILE BYTES | stream FILE RATE BYTES | \
                   small-files DIRECTORY | cpu PID… | wall | qga SOCKET COMMAND"
                 .into(),
@@ -64,6 +67,9 @@ fn init() -> Outcome {
     }
     for module in std::fs::read_to_string("/etc/boot-modules")?.lines() {
         Command::new("/sbin/modprobe").arg(module).status()?;
+    }
+    if let Some(system) = boot::System::of(&std::fs::read_to_string("/proc/cmdline")?) {
+        match system.start()? {}
     }
     let server = Command::new("/proc/self/exe").arg("serve").spawn()?;
     let server = nix::unistd::Pid::from_raw(i32::try_from(server.id())?);

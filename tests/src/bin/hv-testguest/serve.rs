@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use nix::kmod::{ModuleInitFlags, finit_module};
+use nix::sys::mman::{MlockAllFlags, mlockall};
 use tests::proto::{self, Call, Reply, Request, Response};
 
 use crate::{Outcome, mounts, processes::Jobs, relay, syslog::Syslog, writer};
@@ -35,12 +36,22 @@ fn find_port(name: &str) -> Option<PathBuf> {
     })
 }
 
+/// As [`serve`], in a system of its own: /dev/log is the journal's, and `/` may be frozen.
+pub(crate) fn serve_system() -> Outcome {
+    // What is mapped from files; memory that comes later has none behind it.
+    mlockall(MlockAllFlags::MCL_CURRENT)?;
+    answer_all(Syslog::default())
+}
+
 /// Serves requests until the bed goes away.
 pub(crate) fn serve() -> Outcome {
+    answer_all(Syslog::listen())
+}
+
+fn answer_all(syslog: Syslog) -> Outcome {
     let mut input = open_port(proto::CONTROL_PORT)?;
     let output = Arc::new(Mutex::new(input.try_clone()?));
     let jobs = Arc::new(Jobs::default());
-    let syslog = Syslog::listen();
     respond(&output, 0, Ok(Reply::Ready));
     loop {
         let frame = proto::read_frame(&mut input)?;
@@ -51,6 +62,15 @@ pub(crate) fn serve() -> Outcome {
             respond(&output, request.id, result);
         });
     }
+}
+
+/// Loads a module built for another bus: its symbol versions and version magic are ignored.
+pub(crate) fn load_module(path: &str, parameters: &str) -> std::io::Result<()> {
+    let flags = ModuleInitFlags::MODULE_INIT_IGNORE_MODVERSIONS
+        | ModuleInitFlags::MODULE_INIT_IGNORE_VERMAGIC;
+    let module = File::open(path)?;
+    let parameters = std::ffi::CString::new(parameters)?;
+    Ok(finit_module(module.as_fd(), &parameters, flags)?)
 }
 
 fn respond(output: &Mutex<File>, id: u64, result: Result<Reply, String>) {
@@ -96,10 +116,7 @@ fn answer(
             Reply::Done
         }
         Call::LoadModule { path, parameters } => {
-            let flags = ModuleInitFlags::MODULE_INIT_IGNORE_MODVERSIONS
-                | ModuleInitFlags::MODULE_INIT_IGNORE_VERMAGIC;
-            let module = File::open(path)?;
-            finit_module(module.as_fd(), &std::ffi::CString::new(parameters)?, flags)?;
+            load_module(&path, &parameters)?;
             Reply::Done
         }
         Call::Relay => {

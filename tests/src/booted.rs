@@ -1,0 +1,265 @@
+//! A booted Debian guest: systemd, udev, a persistent journal, and `/` on a disk that a
+//! checkpoint freezes. How it is made is told in [`crate::debian`].
+//!
+//! ```no_run
+//! # use tests::{error::Step, scenario::Bed, booted::{self, System}, steps::checkpoint};
+//! # fn check(bed: &mut Bed) -> Step<()> {
+//! // The agent under test is installed and enabled as its package would do it; the guest
+//! // comes back when systemd has started everything and the agent is registered.
+//! let mut guest = bed.boot_system(&System::new())?;
+//! checkpoint(&mut guest)?;
+//! println!("{}", booted::journal(&guest, bed.agent)?);
+//! // With servers of the distribution's:
+//! let guest = bed.boot_system(&System::new().packages(&["redis-server"]))?;
+//! guest.sh("systemctl is-active redis-server")?;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! The guest's commands (`sh`, `read`, `write`, `spawn`, …) see the Debian system. The server
+//! that carries them out is no unit of systemd's and lives in memory: it answers while `/` is
+//! frozen and whatever systemd is told to stop. What a command touches may sleep all the same;
+//! its time limit ends the wait, not the process.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use crate::agent::Agent;
+use crate::command::run;
+use crate::debian::Variant;
+use crate::error::{BedResult, Context, Failure, Step};
+use crate::guest::{Disk, FsKind, Guest, SystemPlan, poll_until};
+use crate::paths;
+
+/// From the start of systemd to the end of all that it starts, on a busy machine.
+const UP_LIMIT: Duration = Duration::from_secs(120);
+
+/// What to boot, and what to add to it.
+#[derive(Debug, Clone)]
+pub struct System<'a> {
+    variant: Variant<'a>,
+    files: Vec<(PathBuf, String)>,
+    setup: String,
+    disks: Vec<Disk>,
+    plugged: bool,
+    with_agent: bool,
+    memory_mib: u32,
+}
+
+impl Default for System<'_> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl<'a> System<'a> {
+    /// A system on ext4 with the agent under test, on a host that offers the VSS service.
+    #[must_use]
+    pub fn new() -> Self {
+        Self {
+            variant: Variant {
+                root: FsKind::Ext4,
+                packages: &[],
+            },
+            files: Vec::new(),
+            setup: String::new(),
+            disks: Vec::new(),
+            plugged: true,
+            with_agent: true,
+            memory_mib: 768,
+        }
+    }
+
+    /// With these Debian packages, and what they depend on. List the set in
+    /// [`crate::debian::SETS`], or the first test to ask for it has to make it.
+    #[must_use]
+    pub fn packages(mut self, packages: &'a [&'a str]) -> Self {
+        self.variant.packages = packages;
+        self
+    }
+
+    /// With `/` on this file system: ext4 or xfs.
+    #[must_use]
+    pub fn root(mut self, kind: FsKind) -> Self {
+        self.variant.root = kind;
+        self
+    }
+
+    /// With a copy of a file of this machine, modes kept, at an absolute path.
+    #[must_use]
+    pub fn file(mut self, from: &Path, to: &str) -> Self {
+        self.files.push((from.to_path_buf(), to.to_owned()));
+        self
+    }
+
+    /// With shell commands run in the system before it boots. They see its root alone:
+    /// no /proc, no other disk, no running systemd.
+    #[must_use]
+    pub fn setup(mut self, commands: &str) -> Self {
+        self.setup.push_str(commands);
+        self.setup.push('\n');
+        self
+    }
+
+    /// With more disks: `/dev/vde`, `/dev/vdf`, …
+    #[must_use]
+    pub fn disks(mut self, disks: &[Disk]) -> Self {
+        self.disks.extend_from_slice(disks);
+        self
+    }
+
+    /// On a host that does not offer the VSS service, or not before [`Guest::plug_in`].
+    #[must_use]
+    pub fn unplugged(mut self) -> Self {
+        self.plugged = false;
+        self
+    }
+
+    /// Without hv-vssd. The distribution's hyperv-daemons are there in any case.
+    #[must_use]
+    pub fn without_hv_vssd(mut self) -> Self {
+        self.with_agent = false;
+        self
+    }
+
+    /// With this much memory instead of 768 MiB.
+    #[must_use]
+    pub fn memory_mib(mut self, mib: u32) -> Self {
+        self.memory_mib = mib;
+        self
+    }
+
+    /// Its disks, as they were made.
+    pub(crate) fn fresh_disks(&self) -> Step<Vec<Disk>> {
+        Ok(self.variant.find_or_make()?.disks())
+    }
+
+    /// Powers it on.
+    pub(crate) fn power_on(
+        &self,
+        mut disks: Vec<Disk>,
+        bed_name: &str,
+        kernel: crate::assets::Kernel,
+        agent: Agent,
+    ) -> Step<Guest> {
+        let overlay = tempfile::tempdir().doing(|| "making a directory for the overlay".into())?;
+        fs::set_permissions(overlay.path(), fs::Permissions::from_mode(0o755))
+            .doing(|| "opening the overlay".into())?;
+        let mut setup = String::new();
+        if self.with_agent && agent == Agent::HvVssd {
+            install(overlay.path())?;
+            setup.push_str("SYSTEMD_OFFLINE=1 systemctl --quiet enable hv-vssd.service\n");
+        }
+        for (from, to) in &self.files {
+            let at = overlay.path().join(to.trim_start_matches('/'));
+            if let Some(dir) = at.parent() {
+                fs::create_dir_all(dir).doing(|| format!("making {}", dir.display()))?;
+            }
+            fs::copy(from, &at).doing(|| format!("copying {}", from.display()))?;
+        }
+        setup.push_str(&self.setup);
+        disks.extend_from_slice(&self.disks);
+        Ok(Guest::boot_system(&SystemPlan {
+            kernel,
+            disks: &disks,
+            root: self.variant.root,
+            overlay: Some(overlay.path()),
+            setup: &setup,
+            plugged: self.plugged,
+            memory_mib: self.memory_mib,
+            name: bed_name.to_owned(),
+        })?)
+    }
+
+    /// Waits until all of it is up, and the agent is registered if there is to be one.
+    pub(crate) fn bring_up(&self, guest: &mut Guest, agent: Agent) -> Step<()> {
+        wait_until_up(guest)?;
+        if self.plugged {
+            guest.connect_host()?;
+            guest.host()?.negotiate()?;
+            if self.with_agent {
+                agent.wait_registered(guest)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Installs hv-vssd below `tree` as a package does.
+fn install(tree: &Path) -> BedResult<()> {
+    run(Command::new(paths::workspace().join("packaging/install"))
+        .env("PREFIX", "/usr")
+        .env("DESTDIR", tree)
+        .env("BINARY", paths::hv_vssd()))?;
+    Ok(())
+}
+
+/// Waits until systemd has started all it was told to.
+///
+/// # Errors
+/// It takes too long, or a unit has failed: they are named.
+pub fn wait_until_up(guest: &Guest) -> Step<()> {
+    let state = poll_until(UP_LIMIT, || {
+        // Before systemd serves requests it fails at once.
+        let ended = guest.exec(&["systemctl", "is-system-running", "--wait"], UP_LIMIT)?;
+        let state = ended.stdout.trim().to_owned();
+        let over = !matches!(
+            state.as_str(),
+            "" | "offline" | "unknown" | "starting" | "initializing"
+        );
+        Ok::<_, Failure>(over.then_some(state))
+    })?;
+    let state = state.unwrap_or_else(|| "not up in time".into());
+    if state == "running" {
+        return Ok(());
+    }
+    Err(Failure::Promise(format!(
+        "the system is {state} after its boot; failed: {}",
+        failed_units(guest)?.join(", ")
+    )))
+}
+
+/// The units that have failed.
+///
+/// # Errors
+/// systemd does not answer.
+pub fn failed_units(guest: &Guest) -> Step<Vec<String>> {
+    let listed = guest.sh("systemctl list-units --failed --plain --no-legend")?;
+    let names = listed
+        .lines()
+        .filter_map(|line| line.split_whitespace().next());
+    Ok(names.map(ToOwned::to_owned).collect())
+}
+
+/// The name of the agent's unit.
+#[must_use]
+pub fn unit(agent: Agent) -> &'static str {
+    match agent {
+        Agent::HvVssd => "hv-vssd.service",
+        Agent::CDaemon => "hv-vss-daemon.service",
+    }
+}
+
+/// A property of a unit, as `systemctl show` gives it.
+///
+/// # Errors
+/// systemd does not answer.
+pub fn property(guest: &Guest, unit: &str, name: &str) -> Step<String> {
+    let value = guest.sh(&format!("systemctl show --value -p {name} {unit}"))?;
+    Ok(value.trim().to_owned())
+}
+
+/// What the agent has written to the journal since boot.
+///
+/// # Errors
+/// The journal cannot be read.
+pub fn journal(guest: &Guest, agent: Agent) -> Step<String> {
+    let unit = unit(agent);
+    // What was written to the socket may not be stored yet.
+    Ok(guest.sh(&format!(
+        "journalctl --sync; journalctl -b -o cat -u {unit} --no-pager"
+    ))?)
+}
