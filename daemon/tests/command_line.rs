@@ -39,7 +39,7 @@ fn every_command_explains_itself() {
     let output = hv_vssd(&["--help"]);
     assert!(output.status.success());
     let text = stdout(&output);
-    for command in ["run", "plan", "config", "thaw", "demo"] {
+    for command in ["run", "plan", "config", "thaw", "demo", "freeze"] {
         assert!(text.contains(&format!("\n  {command} ")), "{text}");
         let help = hv_vssd(&[command, "--help"]);
         assert!(help.status.success(), "{command}");
@@ -71,6 +71,8 @@ fn wrong_usage_exits_with_2_and_says_what_is_wrong() {
         &["run", "--config"],
         &["plan", "--jsn"],
         &["demo", "--dir"],
+        &["freeze"],
+        &["freeze", "--for", "soon"],
         &[],
     ] {
         let output = hv_vssd(arguments);

@@ -13,12 +13,9 @@ use hv_vssd::quiesce::ledger::{Ledger, Mark, Place};
 use hv_vssd::quiesce::recovery::{self, Outcome, Thaw};
 use hvutil_sys::freeze;
 use nix::mount::{MsFlags, mount};
-use scratch::{Disk, in_namespace};
+use scratch::{Disk, RUN, in_namespace, own_run};
 
 const NONE: Option<&str> = None;
-
-/// Where the commands look, on a directory that only this test sees.
-const RUN: &str = "/run/hv-vssd";
 
 fn freeze(disk: &Disk) {
     freeze::freeze(File::open(&disk.mount_point).unwrap()).unwrap();
@@ -253,19 +250,6 @@ fn thaw(arguments: &[&Path]) -> (Option<i32>, String, String) {
         .unwrap();
     let text = |bytes| String::from_utf8(bytes).unwrap();
     (status.code(), text(stdout), text(stderr))
-}
-
-fn own_run() -> PathBuf {
-    // In the private mount namespace of the test: the machine's own is not touched.
-    if !Path::new(RUN).exists() {
-        let tmpfs = Some("tmpfs");
-        mount(tmpfs, "/run", tmpfs, MsFlags::empty(), NONE).unwrap();
-        fs::create_dir(RUN).unwrap();
-    } else {
-        let tmpfs = Some("tmpfs");
-        mount(tmpfs, RUN, tmpfs, MsFlags::empty(), NONE).unwrap();
-    }
-    Path::new(RUN).join("ledger")
 }
 
 #[test]

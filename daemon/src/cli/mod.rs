@@ -2,10 +2,13 @@
 
 mod config;
 mod demo;
+mod engine;
+mod freeze;
 mod guardian;
 mod plan;
 mod print;
 mod run;
+mod terminal;
 mod thaw;
 
 use std::path::PathBuf;
@@ -29,6 +32,7 @@ enum Command {
     Run(run::Arguments),
     Plan(plan::Arguments),
     Config(config::Arguments),
+    Freeze(freeze::Arguments),
     Thaw(thaw::Arguments),
     Demo(demo::Arguments),
     #[command(hide = true)]
@@ -43,13 +47,15 @@ struct ConfigArguments {
     config: Option<PathBuf>,
 }
 
-/// Runs the command; what it returns is the exit status: 0 done, 1 failed, 2 wrong usage.
+/// Runs the command; what it returns is the exit status: 0 done, 1 failed, 2 wrong usage or configuration, 3 refused because
+/// an agent or a host is at work, 4 interrupted.
 #[must_use]
 pub fn main(arguments: Arguments) -> ExitCode {
     let result = match arguments.command {
         Command::Run(arguments) => run::main(&arguments),
         Command::Plan(arguments) => plan::main(&arguments),
         Command::Config(arguments) => config::main(&arguments),
+        Command::Freeze(arguments) => freeze::main(&arguments),
         Command::Thaw(arguments) => thaw::main(&arguments),
         Command::Demo(arguments) => demo::main(&arguments),
         Command::Guardian(arguments) => guardian::main(&arguments),
@@ -57,7 +63,7 @@ pub fn main(arguments: Arguments) -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("hv-vssd: {}", with_causes(error.as_ref()));
+            print::note(&format!("hv-vssd: {}", with_causes(error.as_ref())));
             status_of(error.as_ref())
         }
     }
@@ -66,10 +72,44 @@ pub fn main(arguments: Arguments) -> ExitCode {
 /// A configuration that cannot be used counts as wrong usage.
 fn status_of(error: &(dyn std::error::Error + 'static)) -> ExitCode {
     if error.is::<ConfigError>() {
-        ExitCode::from(2)
-    } else {
-        ExitCode::FAILURE
+        return ExitCode::from(2);
+    }
+    match error.downcast_ref::<Special>() {
+        Some(special) => ExitCode::from(special.status),
+        None => ExitCode::FAILURE,
     }
 }
 
 type CommandResult = Result<(), Box<dyn std::error::Error>>;
+
+/// Something that went wrong, with an exit status of its own.
+#[derive(Debug, thiserror::Error)]
+#[error("{message}")]
+struct Special {
+    status: u8,
+    message: String,
+}
+
+impl Special {
+    /// What was asked for cannot be meant.
+    fn usage(message: impl Into<String>) -> Self {
+        Self::new(2, message)
+    }
+
+    /// An agent or a host is at work.
+    fn busy(message: impl Into<String>) -> Self {
+        Self::new(3, message)
+    }
+
+    /// A signal ended the command; nothing is left frozen.
+    fn interrupted(message: impl Into<String>) -> Self {
+        Self::new(4, message)
+    }
+
+    fn new(status: u8, message: impl Into<String>) -> Self {
+        Self {
+            status,
+            message: message.into(),
+        }
+    }
+}

@@ -1,4 +1,4 @@
-//! Standard output: a reader that goes away is no error, a full disk is one.
+//! Standard output, where a reader that goes away is no error and a full disk is one; and standard error.
 
 use std::io::{self, Write};
 
@@ -15,6 +15,11 @@ pub(super) fn json(value: &impl Serialize) -> CommandResult {
     let mut output = io::stdout().lock();
     let written = serde_json::to_writer_pretty(&mut output, value).map_err(io::Error::from);
     finish(written.and_then(|()| writeln!(output)))
+}
+
+/// To standard error; nothing can be done about one that is gone.
+pub(super) fn note(text: &str) {
+    let _ = writeln!(io::stderr(), "{text}");
 }
 
 fn finish(written: io::Result<()>) -> CommandResult {

@@ -13,12 +13,12 @@ use crate::agent::single::{self, Single};
 use crate::agent::{Agent, session};
 use crate::config::Config;
 use crate::confine;
+use crate::quiesce::Limits;
 use crate::quiesce::error::with_causes;
 use crate::quiesce::expedite::Expedite;
 use crate::quiesce::guardian::Guardian;
-use crate::quiesce::ledger::{self, Place};
+use crate::quiesce::ledger;
 use crate::quiesce::recovery::{self, Outcome, Thaw};
-use crate::quiesce::{Engine, Kernel, Limits};
 use crate::telemetry::{Gate, log};
 
 /// Serve the host: this is what the systemd service runs
@@ -53,16 +53,7 @@ pub(super) fn main(arguments: &Arguments) -> CommandResult {
     let device = arguments.device.clone();
     // This thread lives as long as the agent: its end is what the guardian watches for.
     let guardian = Guardian::start(true)?;
-    let mut kernel = Kernel::new(super::plan::policy(&config));
-    if config.expedite {
-        kernel = kernel.expedited();
-    }
-    if config.write_back {
-        kernel = kernel.writing_back_first();
-    }
-    let engine = Engine::new(kernel, engine_limits(&config), gate)
-        .guarded(Box::new(guardian), Place::File(ledger::DEFAULT_PATH.into()))
-        .foreign_freeze(config.foreign_freeze);
+    let engine = super::engine::engine(&config, engine_limits(&config), guardian, gate);
     tokio::runtime::Builder::new_current_thread()
         .enable_io()
         .enable_time()

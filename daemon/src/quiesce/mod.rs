@@ -11,6 +11,7 @@ mod hold;
 pub mod kernel;
 pub mod ledger;
 mod live;
+pub mod locate;
 pub mod pool;
 mod prepare;
 pub mod recovery;

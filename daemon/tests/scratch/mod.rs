@@ -211,6 +211,18 @@ pub(crate) fn mounts_at(path: &Path) -> Vec<(u64, DeviceNumber, PathBuf)> {
         .collect()
 }
 
+/// Where the commands keep lock and ledger.
+pub(crate) const RUN: &str = "/run/hv-vssd";
+
+/// A [`RUN`] that only this test sees, in its private mount namespace; returns where the ledger is.
+pub(crate) fn own_run() -> PathBuf {
+    let (tmpfs, run) = (Some("tmpfs"), Path::new(RUN));
+    let place = if run.exists() { run } else { Path::new("/run") };
+    nix::mount::mount(tmpfs, place, tmpfs, MsFlags::empty(), None::<&str>).unwrap();
+    fs::create_dir_all(run).unwrap();
+    run.join("ledger")
+}
+
 pub(crate) fn until(what: &str, mut condition: impl FnMut() -> bool) {
     let deadline = Instant::now() + PATIENCE;
     while !condition() {

@@ -357,6 +357,13 @@ impl Report {
 }
 
 impl FileSystemReport {
+    /// It could not be thawed, or nobody knows.
+    #[must_use]
+    pub fn is_left_frozen(&self) -> bool {
+        use FileSystemResult::{StillFrozen, Stuck};
+        matches!(self.result, StillFrozen | Stuck)
+    }
+
     fn went_wrong(&self) -> bool {
         use FileSystemResult::{Foreign, NotFrozen, StillFrozen, Stuck};
         matches!(self.result, Foreign | NotFrozen | Stuck | StillFrozen)

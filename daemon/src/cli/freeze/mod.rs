@@ -1,0 +1,167 @@
+//! `hv-vssd freeze`: a checkpoint by hand, to see what one costs.
+//!
+//! From the first freeze to the last thaw nothing is written: standard output may lie on what is frozen, and so may
+//! whatever reads it.
+
+mod interrupt;
+mod scale;
+mod text;
+mod timeline;
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use self::interrupt::Interrupt;
+use super::terminal::Look;
+use super::{CommandResult, ConfigArguments, Special, print};
+use crate::agent::single::{self, Single, SingleError};
+use crate::config::Config;
+use crate::confine;
+use crate::quiesce::guardian::Guardian;
+use crate::quiesce::locate::locate;
+use crate::quiesce::{AskedBy, Checkpoint, FreezeError, Limits, Report};
+use crate::telemetry::{Gate, log};
+
+/// Freeze as a checkpoint would, hold for a time, thaw, and tell what it cost
+///
+/// A test by hand, with everything a checkpoint has but the host. ALL WRITING WAITS for the time given; nothing is printed meanwhile.
+/// Ctrl-C, SIGTERM and a lost terminal thaw at once. Needs root.
+#[derive(Debug, clap::Args)]
+pub(super) struct Arguments {
+    /// Freeze only the file systems that hold these paths, instead of all that a checkpoint would freeze
+    #[arg(value_name = "PATH")]
+    paths: Vec<PathBuf>,
+    /// How long to hold, such as 500ms, 5s or 2m; at most limits.hold of the configuration
+    #[arg(long = "for", value_name = "TIME", value_parser = hold)]
+    hold: Duration,
+    /// Draw what happened to each file system on a time line
+    #[arg(long)]
+    report: bool,
+    /// Print the report as JSON for a program
+    #[arg(long, conflicts_with = "report")]
+    json: bool,
+    #[command(flatten)]
+    config: ConfigArguments,
+}
+
+fn hold(text: &str) -> Result<Duration, String> {
+    let hold = humantime::parse_duration(text).map_err(|error| error.to_string())?;
+    if hold.is_zero() {
+        return Err("a hold takes some time: give at least 1ms".to_owned());
+    }
+    Ok(hold)
+}
+
+pub(super) fn main(arguments: &Arguments) -> CommandResult {
+    let config = Config::load(arguments.config.config.as_deref())?;
+    let limits = Limits {
+        hold: arguments.hold,
+        ..super::run::engine_limits(&config)
+    };
+    let most = Duration::from_secs(config.limits.hold);
+    if arguments.hold > most {
+        return Err(Special::usage(format!(
+            "a hold of {} is longer than limits.hold of the configuration, {} s: give less, or raise the limit",
+            humantime::format_duration(arguments.hold),
+            most.as_secs()
+        ))
+        .into());
+    }
+    confine::require_capabilities()?;
+    let gate = Gate::stderr();
+    log::init(tracing::Level::WARN, false, gate.clone())?;
+    let only = if arguments.paths.is_empty() {
+        None
+    } else {
+        Some(locate(&arguments.paths, &super::plan::policy(&config))?)
+    };
+    confine::confine(&confine::AGENT);
+    let _only = Single::acquire(Path::new(single::DEFAULT_PATH)).map_err(refused)?;
+    // Before the signals are blocked, and not replaced later: what it inherits is its own affair.
+    let guardian = Guardian::start(false)?;
+    let mut engine = super::engine::engine(&config, limits, guardian, gate);
+    let signal = engine.signal();
+    let interrupt = Interrupt::watch(engine.signal())?;
+
+    let what = match only.as_deref() {
+        None => "all file systems of the plan".to_owned(),
+        Some([_]) => "1 file system".to_owned(),
+        Some(all) => format!("{} file systems", all.len()),
+    };
+    let hold = humantime::format_duration(arguments.hold);
+    print::note(&format!(
+        "freezing {what}, holding for {hold}; Ctrl-C thaws at once"
+    ));
+    let checkpoint = Checkpoint {
+        asked_by: AskedBy::Manual,
+        only,
+    };
+    let frozen = engine.freeze_for(&checkpoint);
+    let report = if frozen.is_ok() {
+        let _ = signal.wait(Instant::now() + arguments.hold, true, || false);
+        engine.thaw()
+    } else {
+        engine.take_failed()
+    };
+    engine.open_log();
+    let shown = report.as_ref().map(|report| show(report, arguments));
+    // A terminal that was lost is not what there is to tell.
+    outcome(frozen, report.as_ref(), &interrupt)?;
+    shown.unwrap_or(Ok(()))
+}
+
+/// What the exit status tells.
+fn outcome(
+    frozen: Result<(), FreezeError>,
+    report: Option<&Report>,
+    interrupt: &Interrupt,
+) -> CommandResult {
+    let mut all = report.iter().flat_map(|report| &report.file_systems);
+    if let Some(left) = all.find(|fs| fs.is_left_frozen()) {
+        let name = left.name();
+        return Err(format!(
+            "{name} may still be frozen: the guardian goes on trying, and so does 'hv-vssd thaw'"
+        )
+        .into());
+    }
+    let interrupted = |text: &str| {
+        let signal = interrupt.by()?;
+        Some(Special::interrupted(format!(
+            "interrupted by {signal}: {text}"
+        )))
+    };
+    let interrupted = match &frozen {
+        Ok(()) => interrupted("everything was thawed before its time"),
+        // It comes from the keyboard to the guardian too, which then ends while there is nothing to guard.
+        Err(FreezeError::Aborted | FreezeError::Guardian(_)) => interrupted("nothing is frozen"),
+        Err(_) => None,
+    };
+    match (frozen, interrupted) {
+        (Ok(()), _) if !report.is_some_and(Report::is_clean) => {
+            Err("the hold was broken, or the thaw went wrong: see above".into())
+        }
+        (_, Some(interrupted)) => Err(interrupted.into()),
+        (frozen, None) => Ok(frozen?),
+    }
+}
+
+fn refused(error: SingleError) -> Box<dyn std::error::Error> {
+    match error {
+        SingleError::Running { pid } => Special::busy(format!(
+            "an agent is at work, as process {pid}: stop it first (systemctl stop hv-vssd.service)"
+        ))
+        .into(),
+        error => error.into(),
+    }
+}
+
+/// Everything is thawed by now.
+fn show(report: &Report, arguments: &Arguments) -> CommandResult {
+    if arguments.json {
+        print::json(report)
+    } else if arguments.report {
+        print::text(&timeline::render(report, Look::of_stdout()))
+    } else {
+        print::text(&text::summary(report))
+    }
+}
