@@ -16,7 +16,7 @@ use super::expedite::Expedite;
 use super::handle::{Handle, HandleError};
 use super::report::count;
 use super::target::MOST_WAYS;
-use super::writeback::{Sample, WriteBack};
+use super::writeback::{Disks, Sample, WriteBack};
 use crate::filesystems::{
     OtherTables, Plan, Policy, Scan, ScanError, TableWatch, namespaces_fingerprint, scan,
     scan_own_namespace,
@@ -241,6 +241,10 @@ impl Backend for Kernel {
 
     fn dirty(&self) -> Option<Sample> {
         self.write_back.as_ref()?.sample()
+    }
+
+    fn disks<'a>(&self, targets: impl Iterator<Item = &'a Target>) -> Disks {
+        Disks::open(targets)
     }
 
     fn sync(&self, handle: &Handle) -> io::Result<()> {
