@@ -12,7 +12,7 @@ use crate::{svg, tables};
 const BEGIN: &str = "<!-- figures: tests/run bench docs -->";
 const END: &str = "<!-- end of figures -->";
 
-/// Prints the tables, keeps them and the picture in the bed's directory; and in docs/ if asked for.
+/// Prints the tables, writes them and the picture to the bed's directory; and to docs/ if asked for.
 pub(crate) fn write(results: &Results, into_docs: bool) -> BedResult<()> {
     let tables = tables::markdown(results);
     let picture = svg::draw(results);

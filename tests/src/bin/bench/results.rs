@@ -59,15 +59,17 @@ pub(crate) enum Figure {
     Stall,
     HotBackup,
     Freeze,
+    Writing,
     Thaw,
     Cpu,
 }
 
 impl Figure {
-    pub(crate) const ALL: [Self; 5] = [
+    pub(crate) const ALL: [Self; 6] = [
         Self::Stall,
         Self::HotBackup,
         Self::Freeze,
+        Self::Writing,
         Self::Thaw,
         Self::Cpu,
     ];
@@ -77,6 +79,7 @@ impl Figure {
             Self::Stall => Some(sample.worst_stall().length),
             Self::HotBackup => sample.hot_backup,
             Self::Freeze => Some(sample.freeze),
+            Self::Writing => Some(sample.writing),
             Self::Thaw => Some(sample.thaw),
             Self::Cpu => Some(sample.cpu),
         }
@@ -118,5 +121,47 @@ impl Measured {
         }
         let ours = self.of(Contender::HvVssd)?.summary(figure)?;
         Some(Ratio::of(outcome.summary(figure)?, ours))
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod examples {
+    use super::*;
+    use crate::measure::Stall;
+
+    /// One checkpoint in which everything took `ms`.
+    fn sample(ms: u64) -> Sample {
+        let time = Duration::from_millis(ms);
+        let stall = Stall {
+            length: time,
+            began_ms: 0,
+        };
+        Sample {
+            hot_backup: None,
+            freeze: time,
+            writing: time,
+            thaw: time,
+            stalls: vec![stall],
+            transaction: None,
+            cpu: time,
+        }
+    }
+
+    /// Of a build of hv-vssd: agents, each with its times in milliseconds; none: it failed.
+    pub(crate) fn measured(build: &str, agents: &[(Contender, &[u64])]) -> Measured {
+        let outcome = |(agent, times): &(Contender, &[u64])| Outcome {
+            agent: *agent,
+            samples: times.iter().map(|ms| sample(*ms)).collect(),
+            failure: times.is_empty().then(|| "no answer".into()),
+        };
+        Measured {
+            about: About {
+                kernel: "6.1".into(),
+                hv_vssd: build.into(),
+                others: "others".into(),
+            },
+            outcomes: agents.iter().map(outcome).collect(),
+            took: Duration::from_secs(61),
+        }
     }
 }

@@ -156,3 +156,29 @@ fn line_of_text(out: &mut String, x: f64, y: f64, class: &str, text: &str) {
         "<text class=\"{class}\" x=\"{x:.1}\" y=\"{y:.1}\">{text}</text>"
     );
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::case::CASES;
+    use crate::results::examples::measured;
+
+    #[test]
+    fn every_agent_has_its_bar_or_is_said_to_have_failed() {
+        let of_a = [
+            (Contender::Nobody, &[10][..]),
+            (Contender::HvVssd, &[50]),
+            (Contender::CDaemon, &[8000]),
+            (Contender::GuestAgent, &[]),
+        ];
+        let results = Results {
+            cases: vec![(CASES[0], measured("build", &of_a))],
+            idle: None,
+        };
+        let picture = draw(&results);
+        assert_eq!(picture.matches("<rect class=\"hv-vssd\"").count(), 2);
+        assert_eq!(picture.matches("8.00 s (160 ×)").count(), 2);
+        assert_eq!(picture.matches("failed").count(), 2);
+        assert_eq!(picture.matches("class=\"limit\"").count(), 2);
+    }
+}

@@ -98,6 +98,7 @@ fn title(figure: Figure, case: &Case) -> &'static str {
         Figure::Stall => "worst write stall",
         Figure::HotBackup => "HOT_BACKUP answered after",
         Figure::Freeze => "FREEZE answered after",
+        Figure::Writing => "– the disks needed for what it wrote",
         Figure::Thaw => "THAW answered after",
         Figure::Cpu => "processor time of the agent",
     }
@@ -249,6 +250,68 @@ fn idle_table(out: &mut String, idle: &MeasuredIdle) {
             idle.wake_ups,
             idle.binary as f64 / f64::from(1 << 20),
             start.map_or_else(String::new, |start| start.to_string()),
+        );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::case::CASES;
+    use crate::results::examples::measured;
+
+    fn case(letter: char) -> Case {
+        CASES.into_iter().find(|it| it.letter == letter).unwrap()
+    }
+
+    #[test]
+    fn limits_and_ratios_stand_beside_the_figures() {
+        let of_a = [
+            (Contender::Nobody, &[10][..]),
+            (Contender::HvVssd, &[2000, 2100]),
+            (Contender::CDaemon, &[8400, 8200]),
+            (Contender::GuestAgent, &[]),
+        ];
+        let results = Results {
+            cases: vec![(case('a'), measured("build", &of_a))],
+            idle: None,
+        };
+        let text = markdown(&results);
+        for row in [
+            "| a: 4 disks of 20 MB/s, 40 MB dirty on each | 2.05 s | 8.30 s (4.05 ×) | failed |",
+            "| – times hv-vssd's |  |  | **4.05** (≥ 3.90) |  |",
+            "| – times the limit |  | 1.02 (1.00 – 1.05) | 4.15 (4.10 – 4.20) |  |",
+            "qemu-ga did not go on: no answer",
+            "measured in 1 min 1 s",
+        ] {
+            assert!(text.contains(row), "{row} in\n{text}");
+        }
+    }
+
+    #[test]
+    fn parts_of_different_builds_are_told_apart() {
+        let of = |build| measured(build, &[]);
+        let mut results = Results {
+            cases: vec![(case('a'), of("one")), (case('d'), of("one"))],
+            idle: None,
+        };
+        assert!(about(&results).contains("; one; others."));
+        results.cases.push((case('f'), of("two")));
+        assert!(about(&results).contains("; one (a, d) and two (f); others."));
+    }
+
+    #[test]
+    fn growth_is_shown_as_the_cost_of_one_mount() {
+        let of = |ms: &[u64]| measured("build", &[(Contender::HvVssd, ms)]);
+        let results = Results {
+            cases: vec![(case('e'), of(&[8])), (case('E'), of(&[20]))],
+            idle: None,
+        };
+        let text = markdown(&results);
+        assert!(text.contains("2.5 times as many"), "{text}");
+        assert!(
+            text.contains("| FREEZE answered after | 2.0 µs → 2.0 µs |"),
+            "{text}"
         );
     }
 }
