@@ -154,11 +154,12 @@ pub(crate) fn mount_point(disk: usize) -> String {
 }
 
 impl Case {
-    /// The least a FREEZE can take where something is dirty: dirty bytes over the speed of their disk, for the slowest.
+    /// The least a FREEZE can take where the case says what is dirty: these bytes over the speed of their disk, for the slowest.
     pub(crate) fn least(&self) -> Option<Duration> {
+        let is_said = self.dirty > 0 && matches!(self.load, Load::Nothing | Load::Commits);
         let seconds = |disk: &usize| self.dirty as f64 / speed(*disk) as f64;
         let slowest = self.disks.iter().map(seconds).fold(0.0, f64::max);
-        (self.dirty > 0).then(|| Duration::from_secs_f64(slowest))
+        is_said.then(|| Duration::from_secs_f64(slowest))
     }
 
     /// Mounts its disks, and what is bound on them.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::case::Case;
+use crate::case::{Case, Load};
 use crate::contender::Contender;
 use crate::idle::Idle;
 use crate::measure::Sample;
@@ -112,6 +112,16 @@ impl Measured {
         let all = self.outcomes.iter();
         all.filter(|outcome| outcome.agent != Contender::Nobody)
             .collect()
+    }
+
+    /// The least a FREEZE can take: as the case says, or else the least that any agent had to write.
+    /// `None` where next to nothing is dirty.
+    pub(crate) fn least(&self, case: &Case) -> Option<Duration> {
+        let written = self.agents().into_iter();
+        let written = written.filter_map(|outcome| outcome.summary(Figure::Writing));
+        let least = written.map(|summary| summary.median).min();
+        let of_load = least.filter(|_| case.load != Load::Nothing);
+        case.least().or(of_load)
     }
 
     /// How many times hv-vssd's figure another's is.

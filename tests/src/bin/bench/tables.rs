@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
+use std::iter::once;
+use std::time::Duration;
 
 use crate::case::{Case, Load};
 use crate::contender::Contender;
@@ -121,55 +123,30 @@ fn one_case(out: &mut String, case: &Case, measured: &Measured) {
         seconds % 60
     );
     let names: Vec<&str> = agents.iter().map(|outcome| outcome.agent.name()).collect();
-    let _ = writeln!(out, "| | limit | {} |", names.join(" | "));
+    let _ = writeln!(out, "| | no checkpoint; limit | {} |", names.join(" | "));
     let _ = writeln!(out, "|---|{}", "---|".repeat(names.len() + 1));
     let nobody = measured.of(Contender::Nobody);
+    let least = measured.least(case);
     for figure in Figure::ALL {
-        let limit = match figure {
-            Figure::Stall => nobody.and_then(|nobody| nobody.summary(figure)),
-            Figure::Freeze => case.least().and_then(|least| Summary::of([least])),
+        let beside = match figure {
+            Figure::Stall => nobody.and_then(|it| Some(it.summary(figure)?.to_string())),
+            Figure::Freeze => least.map(text),
             _ => None,
         };
-        let shown = limit.map(|limit| match figure {
-            Figure::Freeze => text(limit.median),
-            _ => limit.to_string(),
-        });
         let cells = agents.iter().map(|outcome| cell(outcome, figure));
-        let limit_cell = [shown.unwrap_or_default()];
-        row(
-            out,
-            title(figure, case),
-            limit_cell.into_iter().chain(cells),
-        );
+        let beside = [beside.unwrap_or_default()];
+        row(out, title(figure, case), beside.into_iter().chain(cells));
         if matches!(figure, Figure::Stall | Figure::Freeze) {
             let ratio = |outcome: &&Outcome| {
                 let ratio = measured.times_ours(outcome, figure);
                 ratio.map_or_else(String::new, |ratio| ratio.to_string())
             };
             let cells = agents.iter().map(ratio);
-            row(
-                out,
-                "– times hv-vssd's",
-                [String::new()].into_iter().chain(cells),
-            );
+            row(out, "– times hv-vssd's", once(String::new()).chain(cells));
         }
-        if let (Figure::Freeze, Some(limit)) = (figure, limit) {
-            let ratio = |outcome: &&Outcome| {
-                let summary = outcome.summary(figure);
-                let times = |time: std::time::Duration| {
-                    format!("{:.2}", time.as_secs_f64() / limit.median.as_secs_f64())
-                };
-                summary.map_or_else(String::new, |found| {
-                    let range = format!("{} – {}", times(found.least), times(found.most));
-                    format!("{} ({range})", times(found.median))
-                })
-            };
-            let cells = agents.iter().map(ratio);
-            row(
-                out,
-                "– times the limit",
-                [String::new()].into_iter().chain(cells),
-            );
+        if let (Figure::Freeze, Some(least)) = (figure, least) {
+            let cells = agents.iter().map(|outcome| times_the_limit(outcome, least));
+            row(out, "– times the limit", once(String::new()).chain(cells));
         }
         if figure == Figure::Stall {
             let title = if case.load == Load::Commits {
@@ -188,6 +165,15 @@ fn one_case(out: &mut String, case: &Case, measured: &Measured) {
             let _ = writeln!(out, "\n{} did not go on: {failure}", outcome.agent.name());
         }
     }
+}
+
+fn times_the_limit(outcome: &Outcome, least: Duration) -> String {
+    let times = |time: Duration| format!("{:.2}", time.as_secs_f64() / least.as_secs_f64());
+    let Some(found) = outcome.summary(Figure::Freeze) else {
+        return String::new();
+    };
+    let range = format!("{} – {}", times(found.least), times(found.most));
+    format!("{} ({range})", times(found.median))
 }
 
 fn cell(outcome: &Outcome, figure: Figure) -> String {
