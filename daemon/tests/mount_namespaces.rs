@@ -9,7 +9,7 @@ use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
-use hv_vssd::filesystems::{Plan, Policy, Superblock, TableWatch, scan};
+use hv_vssd::filesystems::{Baseline, Plan, Policy, Superblock, TableWatch, scan};
 use hvutil_sys::mount::mount_id;
 use nix::fcntl::{OFlag, open};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
@@ -166,11 +166,11 @@ fn watch() {
     let policy = Policy::default();
 
     let watch = TableWatch::open().unwrap();
-    let before = scan().unwrap();
+    let before = Baseline::of(&scan().unwrap());
     let appeared = || -> Vec<String> {
         let new = watch.appeared(&before, &policy).unwrap();
         new.iter()
-            .map(|mount| mount.mount_point.display().to_string())
+            .map(|point| point.display().to_string())
             .collect()
     };
     assert!(!watch.changed().unwrap());
@@ -195,13 +195,13 @@ fn watch() {
     mount_image("loop");
     let remount = |flags| mount(none, &point, none, MsFlags::MS_REMOUNT | flags, none).unwrap();
     remount(MsFlags::MS_RDONLY);
-    let before = scan().unwrap();
+    let before = Baseline::of(&scan().unwrap());
     assert!(watch.changed().unwrap());
     assert!(watch.appeared(&before, &policy).unwrap().is_empty());
     remount(MsFlags::empty());
     assert!(watch.changed().unwrap(), "a remount is a change");
     let new = watch.appeared(&before, &policy).unwrap();
     assert_eq!(new.len(), 1);
-    assert_eq!(new[0].mount_point, point);
+    assert_eq!(new[0], point);
     umount2(&point, MntFlags::empty()).unwrap();
 }

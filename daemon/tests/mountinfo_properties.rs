@@ -14,6 +14,36 @@ use hv_vssd::filesystems::{
 };
 use proptest::prelude::*;
 
+/// A [`Mount`] with fields of its own.
+#[derive(Debug, Clone)]
+struct Owned {
+    id: u64,
+    parent: u64,
+    dev: DeviceNumber,
+    root: PathBuf,
+    mount_point: PathBuf,
+    options: OsString,
+    fstype: String,
+    source: OsString,
+    super_options: OsString,
+}
+
+impl Owned {
+    fn view(&self) -> Mount<'_> {
+        Mount {
+            id: self.id,
+            parent: self.parent,
+            dev: self.dev,
+            root: &self.root,
+            mount_point: &self.mount_point,
+            options: &self.options,
+            fstype: &self.fstype,
+            source: &self.source,
+            super_options: &self.super_options,
+        }
+    }
+}
+
 /// As `mangle()` in fs/proc_namespace.c.
 fn mangle(text: &[u8]) -> Vec<u8> {
     let escaped = |byte: &u8| match byte {
@@ -24,7 +54,7 @@ fn mangle(text: &[u8]) -> Vec<u8> {
 }
 
 /// As `show_mountinfo()` in fs/proc_namespace.c.
-fn format(mount: &Mount, optional: &[String]) -> Vec<u8> {
+fn format(mount: &Owned, optional: &[String]) -> Vec<u8> {
     let mut line = format!("{} {} {} ", mount.id, mount.parent, mount.dev).into_bytes();
     line.extend(mangle(mount.root.as_os_str().as_bytes()));
     line.push(b' ');
@@ -75,8 +105,8 @@ prop_compose! {
         id in any::<u32>(), parent in any::<u32>(), major in any::<u32>(), minor in any::<u32>(),
         root in path(), mount_point in path(), options in options(), super_options in options(),
         fstype in "[a-z0-9. _#-]{1,12}", source in bytes(),
-    ) -> Mount {
-        Mount {
+    ) -> Owned {
+        Owned {
             id: id.into(), parent: parent.into(), dev: DeviceNumber::new(major, minor),
             root, mount_point, options, fstype, source: OsString::from_vec(source), super_options,
         }
@@ -125,6 +155,7 @@ fn dev(index: usize) -> DeviceNumber {
 
 fn guest(recipes: &[Recipe], order: &[usize]) -> Guest {
     let mut points: Vec<String> = Vec::new();
+    let mut mounts: Vec<Owned> = Vec::new();
     let mut guest = Guest {
         scan: Scan::default(),
         holders: Vec::new(),
@@ -167,7 +198,7 @@ fn guest(recipes: &[Recipe], order: &[usize]) -> Guest {
         guest.served.push(from_below || bottom.served.is_some());
         guest.scan.devices.insert(stack[stack.len() - 1], bottom);
         guest.scan.members.insert(dev(index), vec![dev(index)]);
-        guest.scan.mounts.push(Mount {
+        mounts.push(Owned {
             id: index as u64 + 1,
             parent: parent as u64,
             dev: dev(index),
@@ -187,8 +218,9 @@ fn guest(recipes: &[Recipe], order: &[usize]) -> Guest {
     }
     // The table may be in any order.
     for (index, with) in order.iter().enumerate().take(recipes.len()) {
-        guest.scan.mounts.swap(index, with % recipes.len());
+        mounts.swap(index, with % recipes.len());
     }
+    guest.scan.mounts = mounts.iter().map(Owned::view).collect();
     guest
 }
 
@@ -237,8 +269,9 @@ proptest! {
         mounts in prop::collection::vec((mount(), prop::collection::vec("[a-z_]{1,9}:[0-9]{1,3}", 0..4)), 0..8),
     ) {
         let table: Vec<u8> = mounts.iter().flat_map(|(mount, optional)| format(mount, optional)).collect();
-        let expected: Vec<Mount> = mounts.into_iter().map(|(mount, _)| mount).collect();
-        prop_assert_eq!(parse(&table).unwrap(), expected);
+        let expected: Vec<Mount<'_>> = mounts.iter().map(|(mount, _)| mount.view()).collect();
+        let read = parse(&table).unwrap();
+        prop_assert_eq!(read.iter().collect::<Vec<_>>(), expected);
     }
 
     #[test]
@@ -279,9 +312,9 @@ proptest! {
         devices in prop::collection::btree_map(0..6_u32, (prop::collection::vec(0..8_u32, 0..3), prop::option::of("/[ab](/[ab]){0,3}")), 0..6),
     ) {
         let dev = |minor: u32| DeviceNumber::new(7, minor);
-        let mounts: Vec<Mount> = mounts
+        let mounts: Vec<Owned> = mounts
             .into_iter()
-            .map(|(id, parent, minor, point, fstype)| Mount {
+            .map(|(id, parent, minor, point, fstype)| Owned {
                 id, parent, dev: dev(minor), root: "/".into(), mount_point: point.into(), options: "rw".into(),
                 fstype: ["ext4", "ext4", "vfat", "overlay", "fuse"][fstype].into(), source: "/a".into(),
                 super_options: "rw,upperdir=/a/b".into(),
@@ -289,7 +322,7 @@ proptest! {
             .collect();
         let scan = Scan {
             members: mounts.iter().map(|mount| (mount.dev, vec![mount.dev])).collect(),
-            mounts,
+            mounts: mounts.iter().map(Owned::view).collect(),
             devices: devices
                 .into_iter()
                 .map(|(minor, (below, file))| {
@@ -308,5 +341,15 @@ proptest! {
             }
         }
         let _ = render_table(&plan, true);
+        for most in 1..4 {
+            let mut fewer = plan.clone();
+            for superblock in fewer.stages.iter_mut().flatten() {
+                superblock.mounts.truncate(most);
+            }
+            for left_out in &mut fewer.left_out {
+                left_out.mounts.truncate(most);
+            }
+            prop_assert_eq!(&fewer, &Plan::with_mounts(&scan, &Policy::default(), most));
+        }
     }
 }

@@ -1,10 +1,14 @@
 //! The superblocks of a mount table, each with its mounts, and why it is left out. Pure.
 
-use std::collections::HashMap;
+use std::cmp::Ordering;
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
+
+use hashbrown::HashMap;
 
 use super::device::DeviceNumber;
 use super::kinds::Kind;
+use super::mount_table::MountTable;
 use super::mountinfo::Mount;
 use super::policy::Policy;
 use super::processes::Process;
@@ -16,64 +20,59 @@ use super::tree::MountTree;
 
 /// A superblock of a mount table.
 pub(crate) struct Found<'a> {
-    pub(crate) best: &'a Mount,
+    pub(crate) best: Mount<'a>,
     /// The best first.
     mounts: Vec<Seen<'a>>,
     /// Paths that no other mount catches begin on it.
     pub(crate) is_root: bool,
+    /// The policy names one of its mounts.
+    is_excluded: bool,
 }
 
 /// A mount, and how it can be reached.
 struct Seen<'a> {
-    mount: &'a Mount,
+    mount: Mount<'a>,
     hidden: bool,
     through_server: bool,
     /// The process in whose namespace it is; `None` for ours.
     via: Option<&'a Process>,
 }
 
-/// All superblocks, in the order of their best mount points.
-pub(crate) fn superblocks<'a>(scan: &'a Scan, tree: &MountTree<'_>) -> Vec<Found<'a>> {
-    let mut by_dev: HashMap<DeviceNumber, Vec<Seen<'_>>> = HashMap::new();
+/// All superblocks, in the order of their best mount points, each with its best mounts, `most` at most.
+pub(crate) fn superblocks<'a>(
+    scan: &'a Scan,
+    tree: &MountTree<'_>,
+    policy: &Policy,
+    most: usize,
+) -> Vec<Found<'a>> {
+    let mut groups = Groups::default();
     for seen in look_at(&scan.mounts, tree, None) {
-        by_dev.entry(seen.mount.dev).or_default().push(seen);
+        groups.add(seen, policy, most);
     }
     // Other namespaces add to our own superblocks only what opens those that cannot be opened here.
-    let own: HashMap<DeviceNumber, bool> = by_dev
-        .iter()
-        .map(|(dev, mounts)| (*dev, mounts.iter().any(Seen::is_open)))
-        .collect();
+    let own: Vec<bool> = groups.all.iter().map(|group| group.is_open).collect();
     for namespace in &scan.namespaces {
-        let tree = MountTree::new(&namespace.mounts, |mount| scan.may_block(mount));
+        let kinds = scan.kinds(&namespace.mounts);
+        let tree = MountTree::new(&namespace.mounts, |index| {
+            kinds.may_block(&namespace.mounts, index)
+        });
         for seen in look_at(&namespace.mounts, &tree, Some(&namespace.process)) {
-            let adds = match own.get(&seen.mount.dev) {
+            let adds = match own.get(groups.place(seen.mount.dev)) {
                 Some(can_be_opened) => !can_be_opened && seen.is_open(),
                 None => true,
             };
             if adds {
-                by_dev.entry(seen.mount.dev).or_default().push(seen);
+                groups.add(seen, policy, most);
             }
         }
     }
-    let mut found: Vec<Found<'_>> = by_dev
-        .into_values()
-        .filter_map(|mut mounts| {
-            mounts.sort_by(|a, b| a.rank().cmp(&b.rank()));
-            let is_root = mounts.iter().any(Seen::is_root);
-            let best = mounts.first()?.mount;
-            Some(Found {
-                best,
-                mounts,
-                is_root,
-            })
-        })
-        .collect();
-    found.sort_by(|a, b| (&a.best.mount_point, a.best.dev).cmp(&(&b.best.mount_point, b.best.dev)));
+    let mut found: Vec<Found<'_>> = groups.all.into_iter().filter_map(Group::finish).collect();
+    found.sort_by(|a, b| (a.best.mount_point, a.best.dev).cmp(&(b.best.mount_point, b.best.dev)));
     found
 }
 
 fn look_at<'a>(
-    mounts: &'a [Mount],
+    mounts: &'a MountTable,
     tree: &MountTree<'_>,
     via: Option<&'a Process>,
 ) -> impl Iterator<Item = Seen<'a>> {
@@ -85,39 +84,123 @@ fn look_at<'a>(
     })
 }
 
+/// The superblocks met so far.
+#[derive(Default)]
+struct Groups<'a> {
+    all: Vec<Group<'a>>,
+    by_dev: HashMap<DeviceNumber, usize>,
+    /// Neighbours in the table are often mounts of one superblock.
+    last: Option<(DeviceNumber, usize)>,
+}
+
+/// What is gathered about a superblock.
+#[derive(Default)]
+struct Group<'a> {
+    /// In order as soon as there are as many as are wanted.
+    mounts: Vec<Seen<'a>>,
+    is_root: bool,
+    is_excluded: bool,
+    is_open: bool,
+}
+
+impl<'a> Groups<'a> {
+    /// The place of a superblock's group; the number of all groups for one that has none yet.
+    fn place(&mut self, dev: DeviceNumber) -> usize {
+        match self.last {
+            Some((last, place)) if last == dev => return place,
+            _ => {}
+        }
+        let place = self.by_dev.get(&dev).copied();
+        if let Some(place) = place {
+            self.last = Some((dev, place));
+        }
+        place.unwrap_or(self.all.len())
+    }
+
+    fn add(&mut self, seen: Seen<'a>, policy: &Policy, most: usize) {
+        let dev = seen.mount.dev;
+        let place = self.place(dev);
+        match self.all.get_mut(place) {
+            Some(group) => group.add(seen, policy, most),
+            None => {
+                self.by_dev.insert(dev, place);
+                let mut group = Group::default();
+                group.add(seen, policy, most);
+                self.all.push(group);
+            }
+        }
+    }
+}
+
+impl<'a> Group<'a> {
+    /// Keeps the best: in time linear in the number of mounts, as long as `most` is a constant.
+    fn add(&mut self, seen: Seen<'a>, policy: &Policy, most: usize) {
+        self.is_root |= seen.is_root();
+        self.is_open |= seen.is_open();
+        self.is_excluded = self.is_excluded || policy.excludes(&seen.mount, seen.via.is_none());
+        if self.mounts.len() < most {
+            self.mounts.push(seen);
+            if self.mounts.len() == most {
+                self.mounts.sort_by(Seen::compare);
+            }
+            return;
+        }
+        let is_worse = |known: &Seen<'_>| known.compare(&seen) != Ordering::Greater;
+        if self.mounts.last().is_some_and(|worst| !is_worse(worst)) {
+            let place = self.mounts.partition_point(is_worse);
+            self.mounts.pop();
+            self.mounts.insert(place, seen);
+        }
+    }
+
+    fn finish(mut self) -> Option<Found<'a>> {
+        self.mounts.sort_by(Seen::compare);
+        Some(Found {
+            best: self.mounts.first()?.mount,
+            mounts: self.mounts,
+            is_root: self.is_root,
+            is_excluded: self.is_excluded,
+        })
+    }
+}
+
 impl Seen<'_> {
     fn is_open(&self) -> bool {
         !self.hidden && !self.through_server
     }
 
     fn is_root(&self) -> bool {
-        self.via.is_none() && !self.hidden && self.mount.mount_point == Path::new("/")
+        self.via.is_none() && !self.hidden && bytes(self.mount.mount_point) == b"/"
     }
 
     /// Least is best: can be reached by its path, here and without a server, is a whole file system and so a directory, is short.
-    fn rank(&self) -> impl Ord + '_ {
-        (
-            self.through_server,
-            self.hidden,
-            self.via,
-            self.mount.root != Path::new("/"),
-            self.mount.mount_point.as_os_str().len(),
-            &self.mount.mount_point,
-            self.mount.id,
-        )
+    fn compare(&self, other: &Self) -> Ordering {
+        let reach = |seen: &Self| (seen.through_server, seen.hidden);
+        let part = |seen: &Self| {
+            (
+                bytes(seen.mount.root) != b"/",
+                bytes(seen.mount.mount_point).len(),
+            )
+        };
+        reach(self)
+            .cmp(&reach(other))
+            .then_with(|| self.via.cmp(&other.via))
+            .then_with(|| part(self).cmp(&part(other)))
+            .then_with(|| bytes(self.mount.mount_point).cmp(bytes(other.mount.mount_point)))
+            .then_with(|| self.mount.id.cmp(&other.mount.id))
     }
+}
+
+fn bytes(path: &Path) -> &[u8] {
+    path.as_os_str().as_bytes()
 }
 
 impl Found<'_> {
     /// Why a superblock is left out; `None` for one to freeze.
     pub(crate) fn reason(&self, kind: Kind, scan: &Scan, policy: &Policy) -> Option<Reason> {
         let members = || scan.members.get(&self.best.dev).into_iter().flatten();
-        let excluded = || {
-            self.mounts
-                .iter()
-                .any(|seen| policy.excludes(seen.mount, seen.via.is_none()))
-                || members().any(|dev| policy.names(*dev, scan.devices.get(dev)))
-        };
+        let excluded =
+            || self.is_excluded || members().any(|dev| policy.names(*dev, scan.devices.get(dev)));
         match kind {
             Kind::Remote => Some(Reason::Remote),
             Kind::Fuse => Some(Reason::Fuse),
@@ -135,8 +218,8 @@ impl Found<'_> {
             .iter()
             .map(|seen| Candidate {
                 id: seen.mount.id,
-                mount_point: seen.mount.mount_point.clone(),
-                root: seen.mount.root.clone(),
+                mount_point: seen.mount.mount_point.to_owned(),
+                root: seen.mount.root.to_owned(),
                 hidden: seen.hidden,
                 through_server: seen.through_server,
                 via: seen.via.cloned(),
@@ -147,8 +230,8 @@ impl Found<'_> {
     pub(crate) fn frozen(&self, facts: &Facts, nodes: &[Node<'_>]) -> Superblock {
         Superblock {
             dev: self.best.dev,
-            fstype: self.best.fstype.clone(),
-            source: self.best.source.clone(),
+            fstype: self.best.fstype.to_owned(),
+            source: self.best.source.to_owned(),
             mounts: self.candidates(),
             served_by: facts.served,
             stacked_on: facts
@@ -163,8 +246,8 @@ impl Found<'_> {
     pub(crate) fn left_out(&self, reason: Reason) -> LeftOut {
         LeftOut {
             dev: self.best.dev,
-            fstype: self.best.fstype.clone(),
-            source: self.best.source.clone(),
+            fstype: self.best.fstype.to_owned(),
+            source: self.best.source.to_owned(),
             mounts: self.candidates(),
             reason,
             flush: reason.is_flushed(),

@@ -1,5 +1,7 @@
 //! File system types by how a freeze has to treat them.
 
+use super::mount_table::MountTable;
+
 /// How a file system of some type is treated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
@@ -54,6 +56,34 @@ impl Kind {
     /// Whether looking up a path on a mount of this kind, of type `fstype`, could wait for a server, a process or an automount.
     pub(crate) fn may_block(self, fstype: &str) -> bool {
         matches!(self, Self::Remote | Self::Fuse) || fstype == "autofs"
+    }
+}
+
+/// The kinds of a table's mounts: each type is looked up once.
+pub(crate) struct Kinds(Vec<(Kind, bool)>);
+
+impl Kinds {
+    /// `kind_of` tells the kind of a type.
+    pub(crate) fn of(table: &MountTable, kind_of: impl Fn(&str) -> Kind) -> Self {
+        let kind = |fstype| {
+            let kind = kind_of(fstype);
+            (kind, kind.may_block(fstype))
+        };
+        Self(table.types().map(kind).collect())
+    }
+
+    /// The kind of the mount at `index`.
+    pub(crate) fn kind(&self, table: &MountTable, index: usize) -> Kind {
+        self.0
+            .get(table.type_of(index))
+            .map_or(Kind::Pseudo, |(kind, _)| *kind)
+    }
+
+    /// [`Kind::may_block`] of the mount at `index`.
+    pub(crate) fn may_block(&self, table: &MountTable, index: usize) -> bool {
+        self.0
+            .get(table.type_of(index))
+            .is_some_and(|(_, may_block)| *may_block)
     }
 }
 

@@ -2,17 +2,18 @@
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::path::PathBuf;
+use std::path::Path;
 
 use super::device::DeviceNumber;
+use super::mount_table::{Line, MountTable, Span, Types};
 use super::text::excerpt;
 
 /// How much of an unreadable line an error shows, in characters.
 const EXCERPT: usize = 160;
 
 /// One mount: one line of mountinfo, its octal escapes undone.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Mount {
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Mount<'a> {
     /// The mount's id, as `statx` gives it in `stx_mnt_id`; the kernel gives it out again after an unmount.
     pub id: u64,
     /// The id of the mount this one lies on; of no mount in the table for the topmost one.
@@ -20,20 +21,20 @@ pub struct Mount {
     /// The superblock.
     pub dev: DeviceNumber,
     /// Which part of the file system is mounted: `/` for all of it; ends in `//deleted` if that was removed since.
-    pub root: PathBuf,
+    pub root: &'a Path,
     /// Where, as seen from the root directory of the process that read the table.
-    pub mount_point: PathBuf,
+    pub mount_point: &'a Path,
     /// Options of this mount, such as `ro` of a read-only bind mount; commas and escapes as the kernel wrote them.
-    pub options: OsString,
+    pub options: &'a OsStr,
     /// The file system's type, with a subtype as in `fuse.sshfs`.
-    pub fstype: String,
+    pub fstype: &'a str,
     /// What was mounted: a device's path, a server's name, anything; may be empty.
-    pub source: OsString,
+    pub source: &'a OsStr,
     /// Options of the superblock, shared by all of its mounts; commas and escapes as the kernel wrote them.
-    pub super_options: OsString,
+    pub super_options: &'a OsStr,
 }
 
-impl Mount {
+impl Mount<'_> {
     /// Whether the superblock, not only this mount of it, is read-only.
     #[must_use]
     pub fn superblock_is_read_only(&self) -> bool {
@@ -48,44 +49,6 @@ impl Mount {
             .split(|byte| *byte == b',')
             .find_map(|option| option.strip_prefix(name.as_bytes())?.strip_prefix(b"="))
             .map(unescape)
-    }
-
-    fn parse(line: &[u8]) -> Result<Self, Fault> {
-        let mut rest = Some(line);
-        let mut field = || {
-            let text = rest?;
-            let end = text.iter().position(|byte| *byte == b' ');
-            rest = end.and_then(|end| text.get(end + 1..));
-            end.map_or(Some(text), |end| text.get(..end))
-        };
-        let id = number(field()).ok_or(Fault::Id)?;
-        let parent = number(field()).ok_or(Fault::Id)?;
-        let dev = field()
-            .and_then(|text| std::str::from_utf8(text).ok()?.parse().ok())
-            .ok_or(Fault::Device)?;
-        let root = field().filter(|text| !text.is_empty()).ok_or(Fault::Root)?;
-        let mount_point = field()
-            .filter(|text| text.starts_with(b"/"))
-            .ok_or(Fault::MountPoint)?;
-        let options = field().ok_or(Fault::Options)?;
-        while field().ok_or(Fault::Separator)? != b"-" {}
-        let fstype = field().filter(|text| !text.is_empty()).ok_or(Fault::Type)?;
-        let source = field().ok_or(Fault::Source)?;
-        let super_options = rest.ok_or(Fault::SuperOptions)?;
-        if !matches!(first_option(super_options), b"ro" | b"rw") {
-            return Err(Fault::SuperOptions);
-        }
-        Ok(Self {
-            id,
-            parent,
-            dev,
-            root: unescape(root).into(),
-            mount_point: unescape(mount_point).into(),
-            options: OsStr::from_bytes(options).to_owned(),
-            fstype: unescape(fstype).to_string_lossy().into_owned(),
-            source: unescape(source),
-            super_options: OsStr::from_bytes(super_options).to_owned(),
-        })
     }
 }
 
@@ -136,26 +99,133 @@ pub enum Fault {
     /// The table does not end in a line feed.
     #[error("it is cut off")]
     CutOff,
+    /// The table has 4 GiB or more.
+    #[error("the table is too long")]
+    TooLong,
 }
 
 /// All mounts of a table, in its order; linear in its length.
 ///
 /// # Errors
 /// The first line that is not as the kernel writes it. No line is ever skipped.
-pub fn parse(table: &[u8]) -> Result<Vec<Mount>, ParseError> {
-    let mut mounts = Vec::new();
-    for (index, line) in table.split_inclusive(|byte| *byte == b'\n').enumerate() {
-        let mount = match line.strip_suffix(b"\n") {
-            Some(line) => Mount::parse(line),
+pub fn parse(table: &[u8]) -> Result<MountTable, ParseError> {
+    parse_owned(table.to_owned())
+}
+
+/// [`parse`] without a copy.
+///
+/// # Errors
+/// As [`parse`].
+pub fn parse_owned(mut text: Vec<u8>) -> Result<MountTable, ParseError> {
+    let mut lines = Vec::new();
+    let mut types = Types::default();
+    let mut start = 0;
+    while let Some(rest) = text.get(start..).filter(|rest| !rest.is_empty()) {
+        let end = memchr::memchr(b'\n', rest).map(|length| start + length);
+        let line = match end {
+            _ if u32::try_from(text.len()).is_err() => Err(Fault::TooLong),
+            Some(end) => parse_line(&mut text, start, end, &mut types),
             None => Err(Fault::CutOff),
         };
-        mounts.push(mount.map_err(|fault| ParseError {
-            line: index + 1,
-            fault,
-            excerpt: excerpt(line.trim_ascii_end(), EXCERPT),
+        lines.push(line.map_err(|fault| {
+            let line = text.get(start..end.unwrap_or(text.len()));
+            ParseError {
+                line: lines.len() + 1,
+                fault,
+                excerpt: excerpt(line.unwrap_or_default().trim_ascii_end(), EXCERPT),
+            }
         })?);
+        start = end.map_or(text.len(), |end| end + 1);
     }
-    Ok(mounts)
+    Ok(MountTable::new(text, lines, types))
+}
+
+/// The line from `start` to `end`. Escapes are undone where they stand: what they stand for is shorter.
+fn parse_line(text: &mut [u8], start: usize, end: usize, types: &mut Types) -> Result<Line, Fault> {
+    let mut fields = Fields {
+        text: text.get(..end).unwrap_or_default(),
+        at: Some(start),
+    };
+    let id = fields.next().and_then(number).ok_or(Fault::Id)?;
+    let parent = fields.next().and_then(number).ok_or(Fault::Id)?;
+    let dev = fields.next().and_then(device).ok_or(Fault::Device)?;
+    let mut root = fields
+        .span()
+        .filter(|span| span.len() > 0)
+        .ok_or(Fault::Root)?;
+    let mut mount_point = fields
+        .span()
+        .filter(|span| fields.text.get(span.start as usize) == Some(&b'/') && span.len() > 0)
+        .ok_or(Fault::MountPoint)?;
+    let options = fields.span().ok_or(Fault::Options)?;
+    while fields.next().ok_or(Fault::Separator)? != b"-" {}
+    let fstype = fields
+        .next()
+        .filter(|text| !text.is_empty())
+        .ok_or(Fault::Type)?;
+    let fstype = types.place(fstype, |text| unescape(text).to_string_lossy().into_owned());
+    let mut source = fields.span().ok_or(Fault::Source)?;
+    let super_options = fields.rest().ok_or(Fault::SuperOptions)?;
+    let rest = fields.text.get(super_options.start as usize..);
+    if !matches!(first_option(rest.unwrap_or_default()), b"ro" | b"rw") {
+        return Err(Fault::SuperOptions);
+    }
+    let line = text.get(start..end).unwrap_or_default();
+    if memchr::memchr(b'\\', line).is_some() {
+        for span in [&mut root, &mut mount_point, &mut source] {
+            unescape_in_place(text, span);
+        }
+    }
+    Ok(Line {
+        id,
+        parent,
+        dev,
+        fstype,
+        root,
+        mount_point,
+        options,
+        source,
+        super_options,
+    })
+}
+
+/// Fields with one space between.
+struct Fields<'a> {
+    /// Ends where the line ends.
+    text: &'a [u8],
+    at: Option<usize>,
+}
+
+impl<'a> Fields<'a> {
+    fn span(&mut self) -> Option<Span> {
+        let start = self.at?;
+        let length = self
+            .text
+            .get(start..)?
+            .iter()
+            .position(|byte| *byte == b' ');
+        self.at = length.map(|length| start + length + 1);
+        span(
+            start,
+            length.map_or(self.text.len(), |length| start + length),
+        )
+    }
+
+    fn next(&mut self) -> Option<&'a [u8]> {
+        let span = self.span()?;
+        self.text.get(span.start as usize..span.end as usize)
+    }
+
+    fn rest(&self) -> Option<Span> {
+        span(self.at?, self.text.len())
+    }
+}
+
+fn span(start: usize, end: usize) -> Option<Span> {
+    Some(Span {
+        start: u32::try_from(start).ok()?,
+        end: u32::try_from(end).ok()?,
+    })
 }
 
 /// The superblock and the mount point, its escapes not undone, of each line: enough to see whether a table tells anything new. `None` for a line that
@@ -163,7 +233,7 @@ pub fn parse(table: &[u8]) -> Result<Vec<Mount>, ParseError> {
 pub(crate) fn skim(table: &[u8]) -> impl Iterator<Item = Option<(DeviceNumber, &[u8])>> {
     table.split_inclusive(|byte| *byte == b'\n').map(|line| {
         let mut fields = line.strip_suffix(b"\n")?.split(|byte| *byte == b' ');
-        let dev = std::str::from_utf8(fields.nth(2)?).ok()?.parse().ok()?;
+        let dev = device(fields.nth(2)?)?;
         Some((dev, fields.nth(1)?))
     })
 }
@@ -175,28 +245,60 @@ fn first_option(options: &[u8]) -> &[u8] {
         .unwrap_or_default()
 }
 
-fn number(text: Option<&[u8]>) -> Option<u64> {
-    let text = text.filter(|text| text.iter().all(u8::is_ascii_digit))?;
-    std::str::from_utf8(text).ok()?.parse().ok()
+/// Digits alone, and at least one.
+fn number(text: &[u8]) -> Option<u64> {
+    let (first, rest) = text.split_first()?;
+    rest.iter().try_fold(digit(*first)?, |number, byte| {
+        number.checked_mul(10)?.checked_add(digit(*byte)?)
+    })
+}
+
+fn digit(byte: u8) -> Option<u64> {
+    byte.is_ascii_digit().then(|| u64::from(byte - b'0'))
+}
+
+fn device(text: &[u8]) -> Option<DeviceNumber> {
+    let colon = text.iter().position(|byte| *byte == b':')?;
+    let part = |text: Option<&[u8]>| u32::try_from(number(text?)?).ok();
+    Some(DeviceNumber::new(
+        part(text.get(..colon))?,
+        part(text.get(colon + 1..))?,
+    ))
 }
 
 /// Undoes `mangle()` and `seq_escape()`: a backslash and three octal digits are one byte, any other backslash is itself.
+#[must_use]
 pub fn unescape(text: &[u8]) -> OsString {
-    let mut out = Vec::with_capacity(text.len());
-    let mut rest = text;
-    while let Some((byte, tail)) = rest.split_first() {
-        match (byte, tail) {
-            (b'\\', [a @ b'0'..=b'3', b @ b'0'..=b'7', c @ b'0'..=b'7', tail @ ..]) => {
-                out.push((a - b'0') << 6 | (b - b'0') << 3 | (c - b'0'));
-                rest = tail;
-            }
-            _ => {
-                out.push(*byte);
-                rest = tail;
-            }
-        }
+    let mut text = text.to_owned();
+    let length = undo_escapes(&mut text);
+    text.truncate(length);
+    OsString::from_vec(text)
+}
+
+fn unescape_in_place(text: &mut [u8], span: &mut Span) {
+    if let Some(field) = text.get_mut(span.start as usize..span.end as usize) {
+        let length = u32::try_from(undo_escapes(field)).unwrap_or(span.len());
+        span.end = span.start + length;
     }
-    OsString::from_vec(out)
+}
+
+/// The length of what is left.
+fn undo_escapes(text: &mut [u8]) -> usize {
+    let (mut from, mut to) = (0, 0);
+    while let Some(rest @ [byte, ..]) = text.get(from..) {
+        let (byte, taken) = match rest {
+            [b'\\', a @ b'0'..=b'3', b @ b'0'..=b'7', c @ b'0'..=b'7', ..] => {
+                ((a - b'0') << 6 | (b - b'0') << 3 | (c - b'0'), 4)
+            }
+            _ => (*byte, 1),
+        };
+        if let Some(place) = text.get_mut(to) {
+            *place = byte;
+        }
+        from += taken;
+        to += 1;
+    }
+    to
 }
 
 #[cfg(test)]

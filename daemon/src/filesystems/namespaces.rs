@@ -5,14 +5,21 @@
 //! mountinfo, and only what is new is looked at in full. A namespace is seen from the root directory of one of its processes; one without any process (kept
 //! by a bind mount of its file alone) and one that a single thread made for itself are not seen.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
-use std::hash::{DefaultHasher, Hash, Hasher};
+use std::borrow::Cow;
+use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsStr;
+use std::fs::File;
+use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+
+use hashbrown::{HashMap, HashSet};
 
 use super::device::DeviceNumber;
 use super::error::ScanError;
-use super::kinds::Kind;
-use super::mountinfo::{self, Mount, skim, unescape};
+use super::kinds::{Kind, Kinds};
+use super::mount_table::MountTable;
+use super::mountinfo::{self, skim, unescape};
 use super::processes::{self, Process, file_of};
 use super::tree::MountTree;
 
@@ -22,7 +29,7 @@ pub struct Namespace {
     /// The process through which it is seen.
     pub process: Process,
     /// Its mount table, in its order, as seen from that process's root directory.
-    pub mounts: Vec<Mount>,
+    pub mounts: MountTable,
 }
 
 /// What all other namespaces tell.
@@ -33,31 +40,38 @@ pub(crate) struct Others {
     pub(crate) elsewhere: BTreeMap<PathBuf, BTreeSet<DeviceNumber>>,
     /// As [`super::Scan::unread_processes`].
     pub(crate) unread_processes: usize,
+    /// As [`super::Scan::others_fingerprint`].
+    pub(crate) fingerprint: u64,
 }
 
-/// Reads the namespaces of all processes but our own; `own` is our mount table as bytes and as mounts.
+/// Reads the namespaces of all processes but our own; `own` is our mount table. `keep` gets each table's open file.
 pub(crate) fn read_others(
     proc: &Path,
-    own: (&[u8], &[Mount]),
-    kind_of: &dyn Fn(&Mount) -> Kind,
+    own: &MountTable,
+    kind_of: &dyn Fn(&str) -> Kind,
+    keep: &mut dyn FnMut(File),
 ) -> Result<Others, ScanError> {
     let listed = processes::list(proc)?;
-    let mut known = Known::new(kind_of);
-    known.take(own.1);
-    let mut places = Places::new(own.0);
-    let mut others = Others {
-        unread_processes: listed.unread,
-        ..Others::default()
-    };
+    let mut unread = listed.unread;
+    let mut others = Others::default();
+    // Not made for a machine without any other namespace.
+    let mut own_known: Option<(Known<'_>, Places<'_>)> = None;
     for pids in listed.namespaces {
-        let Some((pid, table)) = processes::table(proc, pids, &mut others.unread_processes) else {
+        let Some((pid, file, table)) = processes::table(proc, pids, &mut unread) else {
             continue;
         };
+        keep(file);
+        let (known, places) = own_known.get_or_insert_with(|| {
+            let mut known = Known::new(kind_of);
+            known.take(own);
+            (known, Places::new(own))
+        });
+        others.fingerprint = others.fingerprint.wrapping_add(fingerprint(&table));
         places.add(&table);
         if !known.may_gain_from(&table) {
             continue;
         }
-        let mounts = mountinfo::parse(&table).map_err(|source| ScanError::Mountinfo {
+        let mounts = mountinfo::parse_owned(table).map_err(|source| ScanError::Mountinfo {
             path: file_of(proc, pid, "mountinfo"),
             source,
         })?;
@@ -66,39 +80,31 @@ pub(crate) fn read_others(
             others.namespaces.push(Namespace { process, mounts });
         }
     }
-    others.elsewhere = places.elsewhere();
+    if let Some((_, places)) = own_known {
+        others.elsewhere = places.elsewhere();
+    }
+    others.unread_processes = unread;
+    others.fingerprint = others.fingerprint.wrapping_add(unread as u64);
     Ok(others)
 }
 
-/// A number that stays the same as long as all other namespaces have the mounts they have. Reads their tables, parses none.
-///
-/// # Errors
-/// When `/proc` cannot be read.
-pub fn namespaces_fingerprint() -> Result<u64, ScanError> {
-    let proc = Path::new("/proc");
-    let listed = processes::list(proc)?;
-    let mut unread = listed.unread;
-    let tables = listed.namespaces.into_iter().filter_map(|pids| {
-        let (_, table) = processes::table(proc, pids, &mut unread)?;
-        let mut hasher = DefaultHasher::new();
-        table.hash(&mut hasher);
-        Some(hasher.finish())
-    });
-    // A sum, because the namespaces come in no order.
-    let sum = tables.fold(0, |sum: u64, hash| sum.wrapping_add(hash).wrapping_add(1));
-    Ok(sum.wrapping_add(unread as u64))
+/// Of one table; those of several are added up, because namespaces come in no order. Never 0, so that an empty one counts.
+pub(crate) fn fingerprint(table: &[u8]) -> u64 {
+    BuildHasherDefault::<DefaultHasher>::default()
+        .hash_one(table)
+        .max(1)
 }
 
 /// The superblocks seen so far.
 struct Known<'a> {
-    kind_of: &'a dyn Fn(&Mount) -> Kind,
+    kind_of: &'a dyn Fn(&str) -> Kind,
     seen: HashSet<DeviceNumber>,
     /// Those about which no other table can tell more: a way to open them is known, or they are never opened.
     settled: HashSet<DeviceNumber>,
 }
 
 impl<'a> Known<'a> {
-    fn new(kind_of: &'a dyn Fn(&Mount) -> Kind) -> Self {
+    fn new(kind_of: &'a dyn Fn(&str) -> Kind) -> Self {
         Self {
             kind_of,
             seen: HashSet::new(),
@@ -111,14 +117,13 @@ impl<'a> Known<'a> {
     }
 
     /// Whether the table told anything new.
-    fn take(&mut self, mounts: &[Mount]) -> bool {
-        let tree = MountTree::new(mounts, |mount| {
-            (self.kind_of)(mount).may_block(&mount.fstype)
-        });
+    fn take(&mut self, mounts: &MountTable) -> bool {
+        let kinds = Kinds::of(mounts, self.kind_of);
+        let tree = MountTree::new(mounts, |index| kinds.may_block(mounts, index));
         let mut gained = false;
         for (index, mount) in mounts.iter().enumerate() {
             gained |= self.seen.insert(mount.dev);
-            if tree.is_open(index) || !(self.kind_of)(mount).has_blocks() {
+            if tree.is_open(index) || !kinds.kind(mounts, index).has_blocks() {
                 gained |= self.settled.insert(mount.dev);
             }
         }
@@ -126,31 +131,34 @@ impl<'a> Known<'a> {
     }
 }
 
-/// Mount points with the superblocks mounted there, apart from those of our own table. Points are as mountinfo escapes them.
+/// Mount points with the superblocks mounted there, apart from those of our own table.
 struct Places<'a> {
-    own: HashMap<&'a [u8], HashSet<DeviceNumber>>,
-    others: HashMap<Vec<u8>, HashSet<DeviceNumber>>,
+    own: HashSet<(&'a [u8], DeviceNumber)>,
+    others: HashMap<Vec<u8>, BTreeSet<DeviceNumber>>,
 }
 
 impl<'a> Places<'a> {
-    fn new(own: &'a [u8]) -> Self {
-        let mut places: HashMap<&[u8], HashSet<DeviceNumber>> = HashMap::new();
-        for (dev, point) in skim(own).flatten() {
-            places.entry(point).or_default().insert(dev);
-        }
+    fn new(own: &'a MountTable) -> Self {
+        let place = |mount: super::Mount<'a>| (mount.mount_point.as_os_str().as_bytes(), mount.dev);
         Self {
-            own: places,
+            own: own.iter().map(place).collect(),
             others: HashMap::new(),
         }
     }
 
     fn add(&mut self, table: &[u8]) {
         for (dev, point) in skim(table).flatten() {
-            let is_ours = self.own.get(point).is_some_and(|devs| devs.contains(&dev));
+            let point = match memchr::memchr(b'\\', point) {
+                None => Cow::Borrowed(OsStr::from_bytes(point)),
+                Some(_) => Cow::Owned(unescape(point)),
+            };
+            let point = point.as_bytes();
+            if self.own.contains(&(point, dev)) {
+                continue;
+            }
             match self.others.get_mut(point) {
-                _ if is_ours => {}
                 Some(devs) => drop(devs.insert(dev)),
-                None => drop(self.others.insert(point.to_owned(), HashSet::from([dev]))),
+                None => drop(self.others.insert(point.to_owned(), [dev].into())),
             }
         }
     }
@@ -158,7 +166,7 @@ impl<'a> Places<'a> {
     fn elsewhere(self) -> BTreeMap<PathBuf, BTreeSet<DeviceNumber>> {
         self.others
             .into_iter()
-            .map(|(point, devs)| (unescape(&point).into(), devs.into_iter().collect()))
+            .map(|(point, devs)| (OsStr::from_bytes(&point).into(), devs))
             .collect()
     }
 }

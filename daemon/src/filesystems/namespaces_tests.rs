@@ -33,8 +33,8 @@ impl Proc {
 
     fn read(&self) -> Result<Others, ScanError> {
         let own = mountinfo::parse(OWN.as_bytes()).unwrap();
-        let kind_of = |mount: &Mount| Kind::of(&mount.fstype, |name| name == "tmpfs");
-        read_others(self.0.path(), (OWN.as_bytes(), &own), &kind_of)
+        let kind_of = |fstype: &str| Kind::of(fstype, |name| name == "tmpfs");
+        read_others(self.0.path(), &own, &kind_of, &mut |_| {})
     }
 
     fn seen_by(&self) -> Vec<u32> {
@@ -125,8 +125,8 @@ fn what_is_hidden_here_is_looked_for_elsewhere_until_it_is_found() {
     proc.process("60", 6, Some(open));
     proc.process("70", 7, Some(open));
     let own = mountinfo::parse(hidden.as_bytes()).unwrap();
-    let kind_of = |_: &Mount| Kind::Freezable;
-    let others = read_others(proc.0.path(), (hidden.as_bytes(), &own), &kind_of).unwrap();
+    let kind_of = |_: &str| Kind::Freezable;
+    let others = read_others(proc.0.path(), &own, &kind_of, &mut |_| {}).unwrap();
     let pids: Vec<u32> = others
         .namespaces
         .iter()

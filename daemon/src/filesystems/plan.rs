@@ -41,21 +41,28 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// Plans the freeze of what was scanned; linear in the number of mounts.
+    /// Plans the freeze of what was scanned.
     #[must_use]
     pub fn new(scan: &Scan, policy: &Policy) -> Self {
-        let tree = MountTree::new(&scan.mounts, |mount| scan.may_block(mount));
-        let found = found::superblocks(scan, &tree);
+        Self::with_mounts(scan, policy, usize::MAX)
+    }
+
+    /// [`Plan::new`], but of each superblock no more than its `most` best mounts; linear in the number of mounts.
+    #[must_use]
+    pub fn with_mounts(scan: &Scan, policy: &Policy, most: usize) -> Self {
+        let kinds = scan.kinds(&scan.mounts);
+        let tree = MountTree::new(&scan.mounts, |index| kinds.may_block(&scan.mounts, index));
+        let found = found::superblocks(scan, &tree, policy, most);
         let mut reasons = Vec::with_capacity(found.len());
         let mut nodes = Vec::with_capacity(found.len());
         for superblock in &found {
-            let kind = scan.kind_of(superblock.best);
+            let kind = scan.kind_of(superblock.best.fstype);
             let reason = superblock.reason(kind, scan, policy);
             let layer = match kind {
                 Kind::Layered(Some(option)) => {
                     superblock.best.super_option(option).map(PathBuf::from)
                 }
-                Kind::Layered(None) => Some(PathBuf::from(&superblock.best.source)),
+                Kind::Layered(None) => Some(PathBuf::from(superblock.best.source)),
                 _ => None,
             };
             reasons.push(reason);

@@ -24,9 +24,15 @@ pub struct Policy {
 
 impl Policy {
     /// Whether this mount of a superblock is named; `here` for a mount of our own namespace.
-    pub(crate) fn excludes(&self, mount: &Mount, here: bool) -> bool {
-        here && self.exclude_mount_points.contains(&mount.mount_point)
-            || self.exclude_types.contains(&mount.fstype)
+    pub(crate) fn excludes(&self, mount: &Mount<'_>, here: bool) -> bool {
+        here && self
+            .exclude_mount_points
+            .iter()
+            .any(|point| point == mount.mount_point)
+            || self
+                .exclude_types
+                .iter()
+                .any(|fstype| fstype == mount.fstype)
             || self
                 .exclude_devices
                 .iter()

@@ -2,6 +2,8 @@
 
 use std::collections::HashMap;
 use std::ffi::OsStr;
+use std::fs::File;
+use std::io::Read;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::{fmt, fs, io};
@@ -97,13 +99,23 @@ fn prefer_whole_view(proc: &Path, pids: &mut [u32]) {
     }
 }
 
-/// The mount table of one namespace, by the first of its processes that still has it.
-pub(crate) fn table(proc: &Path, mut pids: Vec<u32>, unread: &mut usize) -> Option<(u32, Vec<u8>)> {
+/// The mount table of one namespace, by the first of its processes that still has it: with its bytes, and open at its end.
+pub(crate) fn table(
+    proc: &Path,
+    mut pids: Vec<u32>,
+    unread: &mut usize,
+) -> Option<(u32, File, Vec<u8>)> {
     prefer_whole_view(proc, &mut pids);
     let mut refused = false;
     for pid in &pids {
-        match fs::read(file_of(proc, *pid, "mountinfo")) {
-            Ok(table) if !table.is_empty() => return Some((*pid, table)),
+        let read = || -> io::Result<_> {
+            let mut file = File::open(file_of(proc, *pid, "mountinfo"))?;
+            let mut table = Vec::new();
+            file.read_to_end(&mut table)?;
+            Ok((file, table))
+        };
+        match read() {
+            Ok((file, table)) if !table.is_empty() => return Some((*pid, file, table)),
             Ok(_) => {}
             Err(error) => refused |= !is_gone(&error),
         }

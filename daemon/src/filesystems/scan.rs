@@ -4,23 +4,25 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
-use std::fs;
+use std::fs::{self, File};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use super::blockdev::{BlockDevice, Sysfs};
 use super::device::DeviceNumber;
 pub use super::error::ScanError;
-use super::kinds::Kind;
+use super::kinds::{Kind, Kinds};
+use super::mount_table::MountTable;
 use super::mountinfo::{self, Mount};
 use super::namespaces::{Namespace, Others, read_others};
 use super::roots::Roots;
+use super::watch::OtherTables;
 
 /// Everything a plan is made from, at one moment.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Scan {
     /// The mount table, in its order.
-    pub mounts: Vec<Mount>,
+    pub mounts: MountTable,
     /// Types without a device (`nodev` in /proc/filesystems, `man 5 filesystems`).
     pub nodev: BTreeSet<String>,
     /// For each superblock with blocks of its own the devices these are on; none where they could not be found out.
@@ -34,21 +36,27 @@ pub struct Scan {
     pub elsewhere: BTreeMap<PathBuf, BTreeSet<DeviceNumber>>,
     /// Processes whose mount namespace could not be found out or not be read: without CAP_SYS_PTRACE all that are more privileged than we are.
     pub unread_processes: usize,
+    /// A number that stays the same as long as all other namespaces have the mounts they have ([`OtherTables::fingerprint`]).
+    pub others_fingerprint: u64,
 }
 
 impl Scan {
     /// All mounts: ours, and those of the other namespaces that tell anything new.
-    pub fn all_mounts(&self) -> impl Iterator<Item = &Mount> {
-        let others = self.namespaces.iter().flat_map(|other| &other.mounts);
-        self.mounts.iter().chain(others)
+    pub fn all_mounts(&self) -> impl Iterator<Item = Mount<'_>> {
+        self.tables().flat_map(MountTable::iter)
     }
 
-    pub(crate) fn kind_of(&self, mount: &Mount) -> Kind {
-        Kind::of(&mount.fstype, |name| self.nodev.contains(name))
+    fn tables(&self) -> impl Iterator<Item = &MountTable> {
+        let others = self.namespaces.iter().map(|other| &other.mounts);
+        std::iter::once(&self.mounts).chain(others)
     }
 
-    pub(crate) fn may_block(&self, mount: &Mount) -> bool {
-        self.kind_of(mount).may_block(&mount.fstype)
+    pub(crate) fn kind_of(&self, fstype: &str) -> Kind {
+        Kind::of(fstype, |name| self.nodev.contains(name))
+    }
+
+    pub(crate) fn kinds(&self, table: &MountTable) -> Kinds {
+        Kinds::of(table, |fstype| self.kind_of(fstype))
     }
 }
 
@@ -77,9 +85,25 @@ pub fn scan_own_namespace() -> Result<Scan, ScanError> {
 /// # Errors
 /// As for [`scan`].
 pub fn scan_below(roots: &Roots) -> Result<Scan, ScanError> {
+    gather(roots, &mut |_| {})
+}
+
+/// [`scan`], and the tables of the other namespaces still open: what changes in them from the moment they were read is told.
+///
+/// # Errors
+/// As for [`scan`].
+pub fn scan_and_watch() -> Result<(Scan, OtherTables), ScanError> {
+    let mut tables = Vec::new();
+    let scan = gather(&Roots::default(), &mut |table| tables.push(table))?;
+    let others = OtherTables::new(tables, scan.others_fingerprint);
+    Ok((scan, others))
+}
+
+/// `keep` gets the open table of each other namespace.
+fn gather(roots: &Roots, keep: &mut dyn FnMut(File)) -> Result<Scan, ScanError> {
     let table = roots.proc.join("self/mountinfo");
     let bytes = read(&table)?;
-    let mounts = mountinfo::parse(&bytes).map_err(|source| ScanError::Mountinfo {
+    let mounts = mountinfo::parse_owned(bytes).map_err(|source| ScanError::Mountinfo {
         path: table.clone(),
         source,
     })?;
@@ -87,9 +111,9 @@ pub fn scan_below(roots: &Roots) -> Result<Scan, ScanError> {
         return Err(ScanError::NoMounts { path: table });
     }
     let nodev = nodev_types(&read(&roots.proc.join("filesystems"))?);
-    let kind_of = |mount: &Mount| Kind::of(&mount.fstype, |name| nodev.contains(name));
+    let kind_of = |fstype: &str| Kind::of(fstype, |name| nodev.contains(name));
     let others = match roots.other_namespaces {
-        true => read_others(&roots.proc, (&bytes, &mounts), &kind_of)?,
+        true => read_others(&roots.proc, &mounts, &kind_of, keep)?,
         false => Others::default(),
     };
     let mut scan = Scan {
@@ -97,6 +121,7 @@ pub fn scan_below(roots: &Roots) -> Result<Scan, ScanError> {
         namespaces: others.namespaces,
         elsewhere: others.elsewhere,
         unread_processes: others.unread_processes,
+        others_fingerprint: others.fingerprint,
         nodev,
         ..Scan::default()
     };
@@ -112,11 +137,14 @@ fn block_devices(
     BTreeMap<DeviceNumber, Vec<DeviceNumber>>,
     BTreeMap<DeviceNumber, BlockDevice>,
 ) {
+    let kinds = scan.kinds(&scan.mounts);
     let unsafe_places: Vec<&Path> = scan
         .mounts
         .iter()
-        .filter(|mount| mount.mount_point.starts_with("/dev") && scan.may_block(mount))
-        .map(|mount| mount.mount_point.as_path())
+        .enumerate()
+        .filter(|(index, _)| kinds.may_block(&scan.mounts, *index))
+        .map(|(_, mount)| mount.mount_point)
+        .filter(|place| place.starts_with("/dev"))
         .collect();
     let resolve = |path: &Path| match unsafe_places.iter().any(|place| path.starts_with(place)) {
         true => None,
@@ -124,22 +152,31 @@ fn block_devices(
     };
     let mut sysfs = Sysfs::new(&roots.sys, &resolve);
     let mut members = BTreeMap::new();
-    for mount in scan.all_mounts() {
-        if !scan.kind_of(mount).has_blocks() || members.contains_key(&mount.dev) {
-            continue;
+    for table in scan.tables() {
+        let kinds = scan.kinds(table);
+        let mut last = None;
+        for (index, mount) in table.iter().enumerate() {
+            // Neighbours in the table are often mounts of one superblock.
+            let superblock = Some((mount.dev, table.type_of(index)));
+            if std::mem::replace(&mut last, superblock) == superblock
+                || !kinds.kind(table, index).has_blocks()
+                || members.contains_key(&mount.dev)
+            {
+                continue;
+            }
+            let on = devices_of(mount, &mut sysfs, &resolve);
+            for dev in &on {
+                sysfs.load(*dev);
+            }
+            members.insert(mount.dev, on);
         }
-        let on = devices_of(mount, &mut sysfs, &resolve);
-        for dev in &on {
-            sysfs.load(*dev);
-        }
-        members.insert(mount.dev, on);
     }
     (members, sysfs.into_devices())
 }
 
 /// The block devices a superblock lies on.
 fn devices_of(
-    mount: &Mount,
+    mount: Mount<'_>,
     sysfs: &mut Sysfs<'_>,
     resolve: &dyn Fn(&Path) -> Option<DeviceNumber>,
 ) -> Vec<DeviceNumber> {
@@ -159,7 +196,7 @@ fn devices_of(
 }
 
 /// The devices a source names; bcachefs names all of its members, with colons between.
-fn named_devices(mount: &Mount) -> impl Iterator<Item = &Path> {
+fn named_devices(mount: Mount<'_>) -> impl Iterator<Item = &Path> {
     let several = mount.fstype == "bcachefs";
     mount
         .source

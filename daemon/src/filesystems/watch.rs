@@ -1,20 +1,23 @@
 //! Whether the mount table has changed since a scan, found out without opening anything and without looking up a path: file systems are frozen then.
 
-use std::collections::HashSet;
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{self, Read, Seek};
 use std::os::fd::AsFd;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
+use hashbrown::{Equivalent, HashSet};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use super::device::DeviceNumber;
 use super::error::ScanError;
-use super::kinds::Kind;
+use super::kinds::{Kind, Kinds};
+use super::mount_table::MountTable;
 use super::mountinfo::{self, Mount};
+use super::namespaces::fingerprint;
 use super::policy::Policy;
-use super::processes::{self, file_of};
+use super::processes;
 use super::scan::Scan;
 
 /// Our mount table, held open. Open it before the scan, so that no change falls between the two.
@@ -64,70 +67,77 @@ impl TableWatch {
             .is_some_and(|events| events.intersects(changed)))
     }
 
-    /// The superblocks, each by one mount, that a plan would freeze now and a plan of the scan `before` did not: they are new, or were read-only. Decided by
-    /// type and policy alone, without a look into sysfs.
+    /// What [`Baseline::appeared_in`] finds in the table as it is now.
     ///
     /// # Errors
     /// When the table cannot be read or understood: take it for a change that matters.
-    pub fn appeared(&self, before: &Scan, policy: &Policy) -> io::Result<Vec<Mount>> {
-        Ok(appeared(self.mounts()?, before, policy))
-    }
-
-    /// Whether [`TableWatch::appeared`] would name any in the table `now`.
-    #[must_use]
-    pub fn appeared_in(&self, now: Vec<Mount>, before: &Scan, policy: &Policy) -> bool {
-        !appeared(now, before, policy).is_empty()
+    pub fn appeared(&self, before: &Baseline, policy: &Policy) -> io::Result<Vec<PathBuf>> {
+        let now = self.mounts()?;
+        Ok(before.appeared_in(&now, policy))
     }
 
     /// The table as it is now.
     ///
     /// # Errors
     /// When it cannot be read or understood.
-    pub fn mounts(&self) -> io::Result<Vec<Mount>> {
+    pub fn mounts(&self) -> io::Result<MountTable> {
         let mut table = &self.table;
         table.rewind()?;
         let mut bytes = Vec::new();
         table.read_to_end(&mut bytes)?;
-        mountinfo::parse(&bytes).map_err(io::Error::other)
+        mountinfo::parse_owned(bytes).map_err(io::Error::other)
     }
 }
 
 /// The mount tables of all other namespaces, held open for as long as a freeze takes: while open they keep the namespaces alive.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct OtherTables {
     tables: Vec<TableWatch>,
+    fingerprint: u64,
 }
 
 impl OtherTables {
-    /// Opens one table for each namespace that a process is in.
+    pub(crate) fn new(tables: Vec<File>, fingerprint: u64) -> Self {
+        let watch = |table| TableWatch { table };
+        Self {
+            tables: tables.into_iter().map(watch).collect(),
+            fingerprint,
+        }
+    }
+
+    /// Opens and reads one table for each namespace that a process is in, and parses none.
     ///
     /// # Errors
     /// When `/proc` cannot be read. A process that is gone, or may not be looked into, is no error.
     pub fn open() -> Result<Self, ScanError> {
         let proc = Path::new("/proc");
-        let open = |pids: Vec<u32>| {
-            pids.into_iter().find_map(|pid| {
-                let table = File::open(file_of(proc, pid, "mountinfo")).ok()?;
-                Some(TableWatch { table })
-            })
-        };
-        let tables = processes::list(proc)?
-            .namespaces
-            .into_iter()
-            .filter_map(open)
-            .collect();
-        Ok(Self { tables })
+        let listed = processes::list(proc)?;
+        let mut unread = listed.unread;
+        let (mut tables, mut sum) = (Vec::new(), 0_u64);
+        for pids in listed.namespaces {
+            if let Some((_, file, table)) = processes::table(proc, pids, &mut unread) {
+                tables.push(file);
+                sum = sum.wrapping_add(fingerprint(&table));
+            }
+        }
+        Ok(Self::new(tables, sum.wrapping_add(unread as u64)))
     }
 
-    /// Whether one of those that have changed since they were opened has a superblock that [`TableWatch::appeared`] would name. Opens nothing; what cannot be read
-    /// counts as such.
+    /// A number that stays the same as long as all other namespaces have the mounts they have: of the tables as they were read.
     #[must_use]
-    pub fn have_more(&self, before: &Scan, policy: &Policy) -> bool {
+    pub const fn fingerprint(&self) -> u64 {
+        self.fingerprint
+    }
+
+    /// Whether one of those that have changed since they were opened has a superblock that [`Baseline::appeared_in`] would name. Opens nothing; what cannot be
+    /// read counts as such.
+    #[must_use]
+    pub fn have_more(&self, before: &Baseline, policy: &Policy) -> bool {
         self.tables.iter().any(|table| match table.changed() {
             Ok(false) => false,
             // A namespace whose last process has gone has no mounts any more.
             Ok(true) => match table.mounts() {
-                Ok(now) => table.appeared_in(now, before, policy),
+                Ok(now) => !before.appeared_in(&now, policy).is_empty(),
                 Err(error) => error.raw_os_error() != Some(libc::EINVAL),
             },
             Err(_) => true,
@@ -135,33 +145,85 @@ impl OtherTables {
     }
 }
 
-/// [`TableWatch::appeared`] of the table `now`. Pure.
-fn appeared(now: Vec<Mount>, before: &Scan, policy: &Policy) -> Vec<Mount> {
-    // A device may since have been given another file system, and the plan left read-only ones out.
-    let known: HashSet<(DeviceNumber, &str)> = before
-        .all_mounts()
-        .filter(|mount| !mount.superblock_is_read_only())
-        .map(|mount| (mount.dev, mount.fstype.as_str()))
-        .collect();
-    let mut new: Vec<Mount> = now
-        .into_iter()
-        .filter(|mount| !known.contains(&(mount.dev, mount.fstype.as_str())))
-        .filter(|mount| before.kind_of(mount) == Kind::Freezable && is_on_a_device(mount))
-        .filter(|mount| !mount.superblock_is_read_only())
-        .collect();
-    // A mount that the policy names takes the whole superblock with it.
-    let excluded: HashSet<DeviceNumber> = new
-        .iter()
-        .filter(|mount| policy.excludes(mount, true))
-        .map(|mount| mount.dev)
-        .collect();
-    let mut seen = HashSet::new();
-    new.retain(|mount| !excluded.contains(&mount.dev) && seen.insert(mount.dev));
-    new
+/// What is kept of a scan to tell later whether anything was added: few words for each superblock, however often it is mounted.
+#[derive(Debug, Clone, Default)]
+pub struct Baseline {
+    /// A device may later be given another file system, and the plan left read-only ones out.
+    writable: HashSet<(DeviceNumber, String)>,
+    nodev: BTreeSet<String>,
+}
+
+impl Baseline {
+    /// What the scan saw.
+    #[must_use]
+    pub fn of(scan: &Scan) -> Self {
+        let mut writable = HashSet::new();
+        let mut last = None;
+        for mount in scan.all_mounts() {
+            // Neighbours in the table are often mounts of one superblock.
+            let superblock = (mount.dev, mount.fstype);
+            if last.replace(superblock) != Some(superblock) && !mount.superblock_is_read_only() {
+                writable.insert((mount.dev, mount.fstype.to_owned()));
+            }
+        }
+        Self {
+            writable,
+            nodev: scan.nodev.clone(),
+        }
+    }
+
+    /// The superblocks, each by one mount point, that a plan of the table `now` would freeze and a plan of the scan did not: they are new, or were read-only.
+    /// Decided by type and policy alone, without a look into sysfs. Pure.
+    #[must_use]
+    pub fn appeared_in(&self, now: &MountTable, policy: &Policy) -> Vec<PathBuf> {
+        let kind = |fstype: &str| Kind::of(fstype, |name| self.nodev.contains(name));
+        let kinds = Kinds::of(now, kind);
+        let mut known = None;
+        let mut new: Vec<Mount<'_>> = Vec::new();
+        for (index, mount) in now.iter().enumerate() {
+            let superblock = Some((mount.dev, now.type_of(index)));
+            if known == superblock {
+                continue;
+            }
+            if self.has(&mount) {
+                known = superblock;
+            } else if kinds.kind(now, index) == Kind::Freezable
+                && is_on_a_device(&mount)
+                && !mount.superblock_is_read_only()
+            {
+                new.push(mount);
+            }
+        }
+        // A mount that the policy names takes the whole superblock with it.
+        let excluded: HashSet<DeviceNumber> = new
+            .iter()
+            .filter(|mount| policy.excludes(mount, true))
+            .map(|mount| mount.dev)
+            .collect();
+        let mut seen = HashSet::new();
+        new.retain(|mount| !excluded.contains(&mount.dev) && seen.insert(mount.dev));
+        new.iter()
+            .map(|mount| mount.mount_point.to_owned())
+            .collect()
+    }
+
+    fn has(&self, mount: &Mount<'_>) -> bool {
+        self.writable.contains(&Key(mount.dev, mount.fstype))
+    }
+}
+
+/// A key of [`Baseline::writable`] without a string of its own.
+#[derive(Hash)]
+struct Key<'a>(DeviceNumber, &'a str);
+
+impl Equivalent<(DeviceNumber, String)> for Key<'_> {
+    fn equivalent(&self, (dev, fstype): &(DeviceNumber, String)) -> bool {
+        self.0 == *dev && self.1 == fstype
+    }
 }
 
 /// A type that the kernel did not know at the scan may be one of those without a device.
-fn is_on_a_device(mount: &Mount) -> bool {
+fn is_on_a_device(mount: &Mount<'_>) -> bool {
     !mount.dev.is_anonymous() || mount.source.as_encoded_bytes().starts_with(b"/")
 }
 
@@ -180,9 +242,10 @@ mod tests {
             ..Scan::default()
         };
         let now = mountinfo::parse(format!("{BEFORE}{added}").as_bytes()).unwrap();
-        appeared(now, &before, &toml::from_str(policy).unwrap())
+        Baseline::of(&before)
+            .appeared_in(&now, &toml::from_str(policy).unwrap())
             .iter()
-            .map(|mount| mount.mount_point.display().to_string())
+            .map(|point| point.display().to_string())
             .collect()
     }
 

@@ -18,8 +18,7 @@ use super::report::count;
 use super::target::MOST_WAYS;
 use super::writeback::{Disks, Sample, WriteBack};
 use crate::filesystems::{
-    OtherTables, Plan, Policy, Scan, ScanError, TableWatch, namespaces_fingerprint, scan,
-    scan_own_namespace,
+    Baseline, OtherTables, Plan, Policy, ScanError, TableWatch, scan_and_watch, scan_own_namespace,
 };
 
 /// What is stacked on what may change without a mount table telling; so a plan does not live long.
@@ -42,11 +41,12 @@ pub struct Kernel {
     others: Mutex<Option<OtherTables>>,
 }
 
+/// Nothing that grows with the number of mounts: it is kept between checkpoints.
 #[derive(Debug)]
 struct Seen {
     watch: TableWatch,
     others: u64,
-    scan: Scan,
+    before: Baseline,
     /// Taken by the first that asks.
     plan: Option<Plan>,
     at: Instant,
@@ -85,46 +85,49 @@ impl Kernel {
         self
     }
 
-    fn look(&self) -> Result<Seen, ScanError> {
+    /// The tables of the other namespaces are still open: what changes in them from now on is told.
+    fn look(&self) -> Result<(Seen, OtherTables), ScanError> {
         // Before the scan, so that no change falls between the two.
         let watch = TableWatch::open()?;
-        let others = self.others()?;
-        let scan = if self.own_namespace_only {
-            scan_own_namespace()?
+        let (scan, others) = if self.own_namespace_only {
+            (scan_own_namespace()?, OtherTables::default())
         } else {
-            scan()?
+            scan_and_watch()?
         };
-        let mut plan = Plan::new(&scan, &self.policy);
+        // What is handed over while the host waits is kept small.
+        let mut plan = Plan::with_mounts(&scan, &self.policy, MOST_WAYS);
         if plan.unread_processes > 0 {
             tracing::warn!(
                 "{} could not be looked into: a file system mounted only there would be missed",
                 count(plan.unread_processes, "process")
             );
         }
-        // What is handed over while the host waits is kept small.
-        for superblock in plan.stages.iter_mut().flatten() {
-            superblock.mounts.truncate(MOST_WAYS);
-        }
         plan.left_out.retain(|left_out| left_out.flush);
-        Ok(Seen {
+        let seen = Seen {
             watch,
-            others,
-            scan,
+            others: others.fingerprint(),
+            before: Baseline::of(&scan),
             plan: Some(plan),
             at: Instant::now(),
-        })
+        };
+        Ok((seen, others))
     }
 
-    fn is_current(&self, seen: &Seen) -> Result<bool, ScanError> {
+    /// The plan made ahead, and the tables of the other namespaces, if nothing has changed since.
+    fn made_ahead(&self, seen: &mut Seen) -> Result<Option<(Plan, OtherTables)>, ScanError> {
         let unchanged = seen.at.elapsed() < PLAN_LIFE && matches!(seen.watch.changed(), Ok(false));
-        Ok(unchanged && self.others()? == seen.others)
-    }
-
-    fn others(&self) -> Result<u64, ScanError> {
-        if self.own_namespace_only {
-            return Ok(0);
+        if seen.plan.is_none() || !unchanged {
+            return Ok(None);
         }
-        namespaces_fingerprint()
+        let others = if self.own_namespace_only {
+            OtherTables::default()
+        } else {
+            OtherTables::open()?
+        };
+        if others.fingerprint() != seen.others {
+            return Ok(None);
+        }
+        Ok(seen.plan.take().map(|plan| (plan, others)))
     }
 
     fn seen(&self) -> MutexGuard<'_, Option<Seen>> {
@@ -140,24 +143,27 @@ impl Backend for Kernel {
     type Handle = Handle;
 
     fn plan(&self) -> Result<Plan, ScanError> {
-        // Before anything is read, so that no change falls in between.
-        if !self.own_namespace_only {
-            *lock(&self.others) = Some(OtherTables::open()?);
-        }
         let mut seen = self.seen();
-        if let Some(old) = seen.as_mut() {
-            if old.plan.is_some() && self.is_current(old)? {
-                return Ok(old.plan.take().unwrap_or_default());
+        let ahead = match seen.as_mut() {
+            Some(seen) => self.made_ahead(seen)?,
+            None => None,
+        };
+        let (plan, others) = match ahead {
+            Some(ahead) => ahead,
+            None => {
+                let (mut new, others) = self.look()?;
+                let plan = new.plan.take().unwrap_or_default();
+                *seen = Some(new);
+                (plan, others)
             }
-        }
-        let mut new = self.look()?;
-        let plan = new.plan.take().unwrap_or_default();
-        *seen = Some(new);
+        };
+        *lock(&self.others) = Some(others);
         Ok(plan)
     }
 
     fn foresee(&self) -> Result<(), ScanError> {
-        *self.seen() = Some(self.look()?);
+        let (seen, _) = self.look()?;
+        *self.seen() = Some(seen);
         Ok(())
     }
 
@@ -186,8 +192,8 @@ impl Backend for Kernel {
                     mount.is_none_or(|mount| mount.dev == handle.dev())
                 })
             };
-            if !handles.iter().all(is_same) || seen.watch.appeared_in(now, &seen.scan, &self.policy)
-            {
+            let new = seen.before.appeared_in(&now, &self.policy);
+            if !handles.iter().all(is_same) || !new.is_empty() {
                 return false;
             }
         }
@@ -200,7 +206,7 @@ impl Backend for Kernel {
             return true;
         };
         let others = lock(&self.others).take();
-        if others.is_some_and(|others| others.have_more(&seen.scan, &self.policy)) {
+        if others.is_some_and(|others| others.have_more(&seen.before, &self.policy)) {
             return true;
         }
         for _ in 0..MOST_LOOKS {
@@ -210,7 +216,8 @@ impl Backend for Kernel {
                 Err(_) => return true,
             }
             // What cannot be read may hide something.
-            if !matches!(seen.watch.appeared(&seen.scan, &self.policy), Ok(new) if new.is_empty()) {
+            if !matches!(seen.watch.appeared(&seen.before, &self.policy), Ok(new) if new.is_empty())
+            {
                 return true;
             }
         }

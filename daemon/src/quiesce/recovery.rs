@@ -108,14 +108,14 @@ pub fn by_paths(paths: &[PathBuf]) -> Result<Vec<Outcome>, RecoveryError> {
             .mounts
             .iter()
             .rev()
-            .find(|mount| mount.mount_point == *path);
+            .find(|mount| mount.mount_point == path);
         match mount {
             Some(mount) => thaw_all(std::iter::once(Target {
                 dev: mount.dev,
-                fstype: mount.fstype.clone(),
-                source: PathBuf::from(&mount.source),
+                fstype: mount.fstype.to_owned(),
+                source: PathBuf::from(mount.source),
                 place: path.clone(),
-                mounts: vec![(mount.id, mount.mount_point.clone())],
+                mounts: vec![(mount.id, mount.mount_point.to_owned())],
             })),
             None => vec![Outcome {
                 name: printable(path),

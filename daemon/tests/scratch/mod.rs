@@ -207,7 +207,7 @@ pub(crate) fn mounts_at(path: &Path) -> Vec<(u64, DeviceNumber, PathBuf)> {
         .mounts
         .iter()
         .filter(|mount| mount.mount_point == path)
-        .map(|mount| (mount.id, mount.dev, mount.mount_point.clone()))
+        .map(|mount| (mount.id, mount.dev, mount.mount_point.to_owned()))
         .collect()
 }
 

@@ -39,7 +39,7 @@ pub fn mountinfo(input: &[u8]) {
         Ok(mounts) => {
             assert_eq!(mounts.len(), lines);
             assert!(input.is_empty() || input.ends_with(b"\n"));
-            for mount in mounts {
+            for mount in mounts.iter() {
                 let _ = mount.superblock_is_read_only();
                 let _ = mount.super_option("lowerdir");
             }
