@@ -73,6 +73,7 @@ impl Kinds {
     }
 
     /// The kind of the mount at `index`.
+    #[inline(always)]
     pub(crate) fn kind(&self, table: &MountTable, index: usize) -> Kind {
         self.0
             .get(table.type_of(index))
@@ -80,6 +81,7 @@ impl Kinds {
     }
 
     /// [`Kind::may_block`] of the mount at `index`.
+    #[inline(always)]
     pub(crate) fn may_block(&self, table: &MountTable, index: usize) -> bool {
         self.0
             .get(table.type_of(index))

@@ -86,6 +86,7 @@ impl MountTable {
         self.types.names.iter().map(String::as_str)
     }
 
+    #[inline(always)]
     pub(super) fn type_of(&self, index: usize) -> usize {
         self.lines
             .get(index)
@@ -96,6 +97,7 @@ impl MountTable {
         &self.lines
     }
 
+    #[inline(always)]
     pub(super) fn bytes(&self, span: Span) -> &[u8] {
         self.text
             .get(span.start as usize..span.end as usize)
@@ -107,6 +109,8 @@ impl MountTable {
         self.shape.get_or_init(|| Shape::of(self))
     }
 
+    // So that only what is asked of a mount is made.
+    #[inline(always)]
     fn mount(&self, line: &Line) -> Mount<'_> {
         let text = |span| OsStr::from_bytes(self.bytes(span));
         Mount {

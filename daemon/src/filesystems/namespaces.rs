@@ -148,9 +148,9 @@ impl<'a> Places<'a> {
 
     fn add(&mut self, table: &[u8]) {
         for (dev, point) in skim(table).flatten() {
-            let point = match memchr::memchr(b'\\', point) {
-                None => Cow::Borrowed(OsStr::from_bytes(point)),
-                Some(_) => Cow::Owned(unescape(point)),
+            let point = match point.contains(&b'\\') {
+                false => Cow::Borrowed(OsStr::from_bytes(point)),
+                true => Cow::Owned(unescape(point)),
             };
             let point = point.as_bytes();
             if self.own.contains(&(point, dev)) {

@@ -233,6 +233,7 @@ impl Shape {
         (line.parent == id && line.id != id).then_some(self.node(node).last)
     }
 
+    #[inline(always)]
     fn node(&self, node: u32) -> Node {
         self.nodes.get(node as usize).copied().unwrap_or(Node {
             path: Span::default(),

@@ -3,6 +3,7 @@
 //! The host asks HOT_BACKUP just before FREEZE. The plan made for the first is used for the second, unless a mount
 //! table has changed in between; so FREEZE need not read tables of thousands of mounts again.
 
+use std::collections::HashMap;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -18,7 +19,8 @@ use super::report::count;
 use super::target::MOST_WAYS;
 use super::writeback::{Disks, Sample, WriteBack};
 use crate::filesystems::{
-    Baseline, OtherTables, Plan, Policy, ScanError, TableWatch, scan_and_watch, scan_own_namespace,
+    Baseline, DeviceNumber, OtherTables, Plan, Policy, ScanError, TableWatch, scan_and_watch,
+    scan_own_namespace,
 };
 
 /// What is stacked on what may change without a mount table telling; so a plan does not live long.
@@ -176,6 +178,10 @@ impl Backend for Kernel {
         let Some(seen) = seen.as_ref() else {
             return false;
         };
+        let opened: HashMap<u64, DeviceNumber> = handles
+            .iter()
+            .filter_map(|handle| Some((handle.mount_id()?, handle.dev())))
+            .collect();
         for _ in 0..MOST_LOOKS {
             match seen.watch.changed() {
                 Ok(false) => return true,
@@ -186,14 +192,11 @@ impl Backend for Kernel {
             let Ok(now) = seen.watch.mounts() else {
                 return false;
             };
-            let is_same = |handle: &&Handle| {
-                handle.mount_id().is_none_or(|id| {
-                    let mount = now.iter().find(|mount| mount.id == id);
-                    mount.is_none_or(|mount| mount.dev == handle.dev())
-                })
-            };
+            let is_same = now
+                .iter()
+                .all(|mount| opened.get(&mount.id).is_none_or(|dev| *dev == mount.dev));
             let new = seen.before.appeared_in(&now, &self.policy);
-            if !handles.iter().all(is_same) || !new.is_empty() {
+            if !is_same || !new.is_empty() {
                 return false;
             }
         }
