@@ -31,6 +31,18 @@ const REQUIRED: [Capability; 2] = [Capability::CAP_SYS_ADMIN, Capability::CAP_DA
 /// Called before any thread is started, since capabilities are a thread's own. A machine that does not allow all of
 /// it is noted and served all the same.
 pub fn confine(kept: &[Capability]) {
+    confine_with(kept, true);
+}
+
+/// As [`confine`], but programs that it starts have root's rights as ever: where no systemd starts hooks, the agent does.
+pub fn confine_but_children(kept: &[Capability]) {
+    let mut kept = kept.to_vec();
+    // Hooks may have started processes as other users, which have to be ended.
+    kept.push(Capability::CAP_KILL);
+    confine_with(&kept, false);
+}
+
+fn confine_with(kept: &[Capability], children: bool) {
     memory::share_one_heap();
     let mut kept: CapsHashSet = kept.iter().copied().collect();
     // Otherwise a thread started later, without CAP_IPC_LOCK, would find no memory that it may lock.
@@ -46,10 +58,10 @@ pub fn confine(kept: &[Capability]) {
             "memory cannot be locked ({error}): a thaw may wait for memory that is swapped out"
         );
     }
-    if let Err(error) = memory::set_io_flusher() {
+    if let Err(error) = memory::set_io_flusher(true) {
         tracing::debug!("the kernel does not mark this process as an I/O flusher: {error}");
     }
-    drop_capabilities(kept);
+    drop_capabilities(kept, children);
 }
 
 /// Whether the process may do what the agent does.
@@ -65,14 +77,17 @@ pub fn require_capabilities() -> Result<(), MissingCapability> {
     Ok(())
 }
 
-fn drop_capabilities(wanted: CapsHashSet) {
-    if let Err(error) = nix::sys::prctl::set_no_new_privs() {
-        tracing::warn!("privileges cannot be given up for good: {error}");
+/// With `children`, what is dropped is out of reach for programs that the process starts, too.
+fn drop_capabilities(wanted: CapsHashSet, children: bool) {
+    if children {
+        if let Err(error) = nix::sys::prctl::set_no_new_privs() {
+            tracing::warn!("privileges cannot be given up for good: {error}");
+        }
     }
     let permitted = caps::read(None, CapSet::Permitted).unwrap_or_default();
     let kept: CapsHashSet = wanted.intersection(&permitted).copied().collect();
     for capability in caps::all() {
-        if !kept.contains(&capability) {
+        if children && !kept.contains(&capability) {
             // Capabilities the kernel does not know cannot be dropped, and need not be.
             let _ = caps::drop(None, CapSet::Bounding, capability);
         }

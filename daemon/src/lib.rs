@@ -8,5 +8,6 @@ pub mod config;
 pub mod confine;
 pub mod demo;
 pub mod filesystems;
+pub mod hooks;
 pub mod quiesce;
 pub mod telemetry;

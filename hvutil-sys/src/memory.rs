@@ -35,13 +35,13 @@ pub fn share_one_heap() {
 const PR_SET_IO_FLUSHER: libc::c_int = 57;
 
 /// Marks the calling thread as one that write-back depends on: its allocations do not recurse into file systems
-/// (`PR_SET_IO_FLUSHER`, Linux 5.6).
+/// (`PR_SET_IO_FLUSHER`, Linux 5.6). Threads and programs that it starts inherit the mark; `false` takes it away.
 ///
 /// # Errors
 /// `EPERM` without `CAP_SYS_RESOURCE`, `EINVAL` on older kernels.
-pub fn set_io_flusher() -> io::Result<()> {
+pub fn set_io_flusher(on: bool) -> io::Result<()> {
     // SAFETY: this prctl takes integers only and touches no memory of ours.
-    let result = unsafe { libc::prctl(PR_SET_IO_FLUSHER, 1, 0, 0, 0) };
+    let result = unsafe { libc::prctl(PR_SET_IO_FLUSHER, libc::c_ulong::from(on), 0, 0, 0) };
     if result == 0 {
         Ok(())
     } else {
@@ -53,7 +53,7 @@ pub fn set_io_flusher() -> io::Result<()> {
 mod tests {
     #[test]
     fn io_flusher_is_set_or_refused_clearly() {
-        if let Err(error) = super::set_io_flusher() {
+        if let Err(error) = super::set_io_flusher(true) {
             assert!(
                 matches!(error.raw_os_error(), Some(libc::EPERM | libc::EINVAL)),
                 "{error}"

@@ -5,6 +5,7 @@ mod demo;
 mod engine;
 mod freeze;
 mod guardian;
+mod hook_exec;
 mod plan;
 mod print;
 mod run;
@@ -37,6 +38,8 @@ enum Command {
     Demo(demo::Arguments),
     #[command(hide = true)]
     Guardian(guardian::Arguments),
+    #[command(hide = true)]
+    HookExec(hook_exec::Arguments),
 }
 
 /// Options of every command that reads the configuration.
@@ -59,6 +62,7 @@ pub fn main(arguments: Arguments) -> ExitCode {
         Command::Thaw(arguments) => thaw::main(&arguments),
         Command::Demo(arguments) => demo::main(&arguments),
         Command::Guardian(arguments) => guardian::main(&arguments),
+        Command::HookExec(arguments) => hook_exec::main(&arguments),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

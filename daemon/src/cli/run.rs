@@ -47,7 +47,7 @@ pub(super) fn main(arguments: &Arguments) -> CommandResult {
     };
     log::init(level, log::stderr_is_journal(), gate.clone())?;
     confine::require_capabilities()?;
-    confine::confine(&confine::AGENT);
+    super::engine::confine(&config);
     let _only = Single::acquire(Path::new(single::DEFAULT_PATH))?;
     recover();
     let device = arguments.device.clone();

@@ -14,10 +14,12 @@ use super::pool::Pool;
 use super::prepare::{in_time, plan_and_open};
 use super::recovery;
 use super::report::{AskedBy, PhaseName, Report};
+use super::resting::{Resting, Until};
 use super::signal::Signal;
 use super::slot::{Operation, Slot};
 use crate::config::ForeignFreeze;
 use crate::filesystems::DeviceNumber;
+use crate::hooks::{Applications, Outcome};
 use crate::telemetry::Gate;
 use crate::telemetry::gate::Closed;
 
@@ -68,6 +70,9 @@ pub struct Engine<B: Backend> {
     place: Place,
     ledger: Option<Arc<Ledger>>,
     hold: Option<Hold<B>>,
+    applications: Resting,
+    /// The checkpoint at work has brought them to rest: once, however often the freeze is begun.
+    rested: bool,
     /// What the last freeze that failed has tried.
     failed: Option<Report>,
     /// Keeps the log back until the host has its answer.
@@ -91,6 +96,8 @@ impl<B: Backend> Engine<B> {
             place: Place::Memory,
             ledger: None,
             hold: None,
+            applications: Resting::default(),
+            rested: false,
             failed: None,
             quiet: None,
             preparing: None,
@@ -113,6 +120,18 @@ impl<B: Backend> Engine<B> {
         self
     }
 
+    /// With applications to bring to rest; what they owe already is thawed before the next freeze.
+    #[must_use]
+    pub fn with_applications(mut self, applications: Arc<dyn Applications>) -> Self {
+        self.set_applications(applications);
+        self
+    }
+
+    /// As [`Engine::with_applications`], between checkpoints.
+    pub fn set_applications(&mut self, applications: Arc<dyn Applications>) {
+        self.applications.replace(applications);
+    }
+
     /// The gate that holds the log back during a hold.
     pub fn gate(&self) -> Gate {
         self.gate.clone()
@@ -130,6 +149,7 @@ impl<B: Backend> Engine<B> {
     /// [`FreezeError`], as [`Engine::freeze`] would give it.
     pub fn check(&mut self) -> Result<(), FreezeError> {
         self.refuse_if_stuck()?;
+        self.applications.check()?;
         if let Some(guard) = &mut self.guard {
             guard.check()?;
         }
@@ -157,7 +177,14 @@ impl<B: Backend> Engine<B> {
         }
         self.open_log();
         let mut report = Report::begin(checkpoint.asked_by);
-        let result = self.freeze_in_attempts(checkpoint, &mut report);
+        self.rested = false;
+        self.thaw_applications(Outcome::Failure, || {});
+        let result = if self.applications.wait(&self.signal, Until::Aborted) {
+            self.applications.tell(None);
+            self.freeze_in_attempts(checkpoint, &mut report)
+        } else {
+            Err(FreezeError::Aborted)
+        };
         self.failed = result.as_ref().err().map(|error| {
             report.fail(with_causes(error));
             report
@@ -228,6 +255,13 @@ impl<B: Backend> Engine<B> {
     }
 
     fn freeze_all(&mut self, hold: &mut Hold<B>) -> Result<(), FreezeError> {
+        if !std::mem::replace(&mut self.rested, true) {
+            faults::reach("hooks");
+            let limits = &self.limits;
+            let hold_limit = OPEN_LIMIT + limits.flush + limits.freeze + limits.hold + GRACE;
+            self.applications
+                .freeze(&mut hold.report, hold_limit, &self.signal)?;
+        }
         faults::reach("flush");
         hold.flush(self.limits.flush)?;
         faults::reach("arm");
@@ -262,6 +296,27 @@ impl<B: Backend> Engine<B> {
         self.keep_unreturned(&hold);
         self.quiet = hold.gate.take();
         Some(hold.finish())
+    }
+
+    /// Begins to let applications go on, after a thaw or a freeze that failed: once the host has its answer. `done` is
+    /// called when that is over, from another thread; `false`: none was brought to rest, and it is not called.
+    pub fn thaw_applications(
+        &mut self,
+        outcome: Outcome,
+        done: impl FnOnce() + Send + 'static,
+    ) -> bool {
+        // Never in a hold: they would write to what is frozen.
+        self.hold.is_none() && self.applications.start_thaw(outcome, &self.signal, done)
+    }
+
+    /// Waits until those go on that [`Engine::thaw_applications`] has begun with, and tells log and `report` of it; `false`
+    /// if something else ends the wait.
+    pub fn applications_thawed(&mut self, report: Option<&mut Report>, until: Until) -> bool {
+        let done = self.applications.wait(&self.signal, until);
+        if done {
+            self.applications.tell(report);
+        }
+        done
     }
 
     /// Lets the log go on after a thaw, or after a freeze that failed: once the host has its answer.
@@ -378,5 +433,8 @@ impl<B: Backend> Drop for Engine<B> {
             }
             None => self.thaw_again(),
         }
+        self.open_log();
+        self.thaw_applications(Outcome::Failure, || {});
+        self.applications_thawed(None, Until::Over);
     }
 }

@@ -7,6 +7,7 @@ use super::guardian::GuardianError;
 use super::handle::HandleError;
 use super::recovery::RecoveryError;
 use crate::filesystems::ScanError;
+use crate::hooks::HookError;
 
 /// Why a freeze failed. Whatever it had frozen is thawed by then, but for what [`FreezeError::Stuck`] names.
 #[derive(Debug, thiserror::Error)]
@@ -17,6 +18,9 @@ pub enum FreezeError {
     /// A file system of the plan cannot be opened.
     #[error("a file system cannot be reached, so that the image would miss it")]
     Open(#[from] HandleError),
+    /// An application cannot be brought to rest.
+    #[error("an application cannot be made consistent, so nothing is frozen")]
+    Hook(#[from] HookError),
     /// Nobody would thaw, should this process die.
     #[error("no guardian watches over a freeze, so none is begun")]
     Guardian(#[from] GuardianError),

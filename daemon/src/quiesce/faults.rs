@@ -3,7 +3,7 @@
 //!
 //! `HV_VSSD_FAULT=POINT=ACTION` makes the process do something the first time it comes to POINT: `kill` (SIGKILL),
 //! `stop` (SIGSTOP), `term` (SIGTERM), `panic`, `sleep` (for 3 s, so that a fault from outside can be timed).
-//! The points, in the order of a checkpoint: plan, open, flush, arm, freeze, stage, frozen, thaw, thawed.
+//! The points, in the order of a checkpoint: plan, open, hooks, flush, arm, freeze, stage, frozen, thaw, thawed.
 
 /// The process comes to a boundary.
 #[cfg(not(feature = "fault-points"))]

@@ -7,6 +7,8 @@
     reason = "each test crate uses its own part of this; a helper of a test fails by panicking, like the test itself"
 )]
 
+pub(crate) mod applications;
+
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io::{self, Write};
 use std::path::PathBuf;

@@ -9,7 +9,7 @@
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
-use std::sync::mpsc;
+use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -23,6 +23,7 @@ use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
 use tokio::sync::oneshot;
 use zerocopy::IntoBytes;
 
+use super::double::applications::Database;
 use super::double::{Double, PATIENCE};
 
 pub(crate) struct Driver {
@@ -38,15 +39,31 @@ impl Driver {
         Self::start_with(double, PATIENCE, double.gate())
     }
 
+    /// With applications to bring to rest.
+    pub(crate) fn start_with_applications(double: &Double, database: &Arc<Database>) -> Self {
+        let database = Arc::clone(database);
+        let make = move |engine: Engine<Double>| engine.with_applications(database);
+        Self::start_engine(double, PATIENCE, double.gate(), make)
+    }
+
     /// With a hold limit and a log of its own.
     pub(crate) fn start_with(double: &Double, hold: Duration, gate: Gate) -> Self {
+        Self::start_engine(double, hold, gate, |engine| engine)
+    }
+
+    fn start_engine(
+        double: &Double,
+        hold: Duration,
+        gate: Gate,
+        make: impl FnOnce(Engine<Double>) -> Engine<Double> + Send + 'static,
+    ) -> Self {
         let (offer, opened) = mpsc::channel();
         let (shutdown, asked_to_end) = oneshot::channel();
         let double = double.clone();
         let agent = thread::spawn(move || {
-            serve(&double, hold, gate, offer, async {
-                drop(asked_to_end.await)
-            })
+            let limits = super::double::limits(PATIENCE);
+            let engine = make(Engine::new(double, limits, gate));
+            serve(engine, hold, offer, async { drop(asked_to_end.await) })
         });
         let mut driver = Self {
             fd: None,
@@ -141,13 +158,11 @@ impl Drop for Driver {
 }
 
 fn serve(
-    double: &Double,
+    engine: Engine<Double>,
     hold: Duration,
-    gate: Gate,
     offer: mpsc::Sender<OwnedFd>,
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), String> {
-    let engine = Engine::new(double.clone(), super::double::limits(PATIENCE), gate);
     let limits = session::Limits {
         freeze_request: PATIENCE,
         hold,

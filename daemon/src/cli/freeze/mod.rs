@@ -17,9 +17,10 @@ use super::{CommandResult, ConfigArguments, Special, print};
 use crate::agent::single::{self, Single, SingleError};
 use crate::config::Config;
 use crate::confine;
+use crate::hooks;
 use crate::quiesce::guardian::Guardian;
 use crate::quiesce::locate::locate;
-use crate::quiesce::{AskedBy, Checkpoint, FreezeError, Limits, Report};
+use crate::quiesce::{AskedBy, Checkpoint, FreezeError, Limits, Report, Until};
 use crate::telemetry::{Gate, log};
 
 /// Freeze as a checkpoint would, hold for a time, thaw, and tell what it cost
@@ -75,7 +76,7 @@ pub(super) fn main(arguments: &Arguments) -> CommandResult {
     } else {
         Some(locate(&arguments.paths, &super::plan::policy(&config))?)
     };
-    confine::confine(&confine::AGENT);
+    super::engine::confine(&config);
     let _only = Single::acquire(Path::new(single::DEFAULT_PATH)).map_err(refused)?;
     // Before the signals are blocked, and not replaced later: what it inherits is its own affair.
     let guardian = Guardian::start(false)?;
@@ -97,13 +98,19 @@ pub(super) fn main(arguments: &Arguments) -> CommandResult {
         only,
     };
     let frozen = engine.freeze_for(&checkpoint);
-    let report = if frozen.is_ok() {
+    let mut report = if frozen.is_ok() {
         let _ = signal.wait(Instant::now() + arguments.hold, true, || false);
         engine.thaw()
     } else {
         engine.take_failed()
     };
     engine.open_log();
+    let went = match &report {
+        Some(report) if report.is_clean() => hooks::Outcome::Success,
+        _ => hooks::Outcome::Failure,
+    };
+    engine.thaw_applications(went, || {});
+    engine.applications_thawed(report.as_mut(), Until::Over);
     let shown = report.as_ref().map(|report| show(report, arguments));
     // A terminal that was lost is not what there is to tell.
     outcome(frozen, report.as_ref(), &interrupt)?;
