@@ -172,8 +172,8 @@ pub const KEYS: &[Key] = &[
         write_back,
         Kind::Flag,
         "Let the kernel's own flushers write data back first, so that no writer waits for a journal commit on a slow disk.",
-        "They are woken by changing `vm.dirty_writeback_centisecs` by one and back, and waited for as long as they get on. It ends when the rest takes the disks \
-         less than 50 ms, or when writers dirty about as fast as the disks write. With 64 pages or fewer to write it is left out."
+        "They are woken by changing `vm.dirty_writeback_centisecs` by one and back, and waited for as long as they get on. It ends when every disk is idle \
+         and what has become dirty meanwhile takes them less than 20 ms, or when writers dirty about as fast as the disks write. With 64 pages or fewer to write it is left out."
     ),
     key!(
         "limits",

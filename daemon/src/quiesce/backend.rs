@@ -5,7 +5,7 @@ use std::os::fd::BorrowedFd;
 
 use super::handle::HandleError;
 pub use super::target::Target;
-use super::writeback::Sample;
+use super::writeback::{Disks, Sample};
 use crate::filesystems::{Plan, ScanError};
 
 /// The engine's view of the system.
@@ -59,6 +59,11 @@ pub trait Backend: std::fmt::Debug + Send + Sync + 'static {
     /// What waits to be written back; `None` where nobody knows, and no write-back is waited for.
     fn dirty(&self) -> Option<Sample> {
         None
+    }
+
+    /// The disks of these file systems, to be watched while they write.
+    fn disks<'a>(&self, _targets: impl Iterator<Item = &'a Target>) -> Disks {
+        Disks::default()
     }
 
     /// `syncfs`.

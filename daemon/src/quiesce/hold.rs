@@ -1,4 +1,4 @@
-//! What is frozen, or being frozen: flush, freeze stage by stage, thaw in reverse.
+//! What is frozen, or being frozen: freeze stage by stage, thaw in reverse.
 //!
 //! From the first freeze to the last thaw nothing here opens, executes, writes a log or looks up a path.
 
@@ -14,15 +14,8 @@ use super::pool::Pool;
 use super::report::{FileSystemReport, FileSystemResult, PhaseName, Report};
 use super::signal::{Signal, Waited};
 use super::slot::{Operation, Slot};
-use super::writeback::{Next, Progress};
 use crate::config::ForeignFreeze;
 use crate::telemetry::gate::Closed;
-
-/// A pass that was quicker than this leaves little to the freeze itself.
-const QUICK_PASS: Duration = Duration::from_millis(100);
-
-/// Writers that dirty faster than the disks write would make passes go on for ever.
-const MOST_PASSES: u32 = 3;
 
 /// How long a thaw may take before the next stage is thawed regardless.
 pub(super) const THAW_PATIENCE: Duration = Duration::from_secs(5);
@@ -49,7 +42,7 @@ pub(super) struct Hold<B: Backend> {
 }
 
 impl<B: Backend> Hold<B> {
-    fn all(&self) -> impl Iterator<Item = &Arc<Slot<B>>> {
+    pub(super) fn all(&self) -> impl Iterator<Item = &Arc<Slot<B>>> {
         self.stages.iter().flatten().chain(&self.flushed_only)
     }
 
@@ -74,70 +67,8 @@ impl<B: Backend> Hold<B> {
         Some(stages)
     }
 
-    fn submit(&self, slot: &Arc<Slot<B>>, operation: Operation) {
+    pub(super) fn submit(&self, slot: &Arc<Slot<B>>, operation: Operation) {
         slot.submit(&self.pool, &self.backend, &self.signal, operation);
-    }
-
-    /// Writes back in parallel while applications go on, so that the freeze finds little.
-    pub(super) fn flush(&mut self, limit: Duration) -> Result<(), FreezeError> {
-        let started = Instant::now();
-        let written_back = self.write_back(started + limit);
-        self.report.phase(PhaseName::WriteBack, started);
-        written_back?;
-        for _ in 1..=MOST_PASSES {
-            let pass_started = Instant::now();
-            for slot in self.all() {
-                self.submit(slot, Operation::Flush);
-            }
-            let idle = || self.all().all(|slot| slot.running().is_none());
-            let waited = self.signal.wait(started + limit, true, idle);
-            self.report.phase(PhaseName::Flush, pass_started);
-            match waited {
-                Waited::Done => {}
-                Waited::Aborted => return Err(FreezeError::Aborted),
-                Waited::TimedOut => {
-                    let name = still_running(self.all());
-                    return Err(FreezeError::FlushLimit(name, limit));
-                }
-            }
-            if pass_started.elapsed() < QUICK_PASS {
-                break;
-            }
-        }
-        // FIFREEZE would not tell: what could not be written counts as clean by then (syncfs alone looks, since 5.8).
-        for slot in self.all() {
-            if let Some(error) = slot.take_flush_failure() {
-                return Err(FreezeError::Flush(slot.target().to_string(), error));
-            }
-        }
-        Ok(())
-    }
-
-    /// Lets the kernel write back what is dirty, as long as that pays, so that the commits that follow find idle disks.
-    fn write_back(&self, deadline: Instant) -> Result<(), FreezeError> {
-        let begin = |sample| Progress::begin(Instant::now(), sample);
-        let Some(mut progress) = self.backend.dirty().and_then(begin) else {
-            return Ok(());
-        };
-        self.backend.start_write_back();
-        while let Some(sample) = self.backend.dirty() {
-            let now = Instant::now();
-            let pause = match progress.judge(now, sample) {
-                Next::Stop => break,
-                Next::Wait(pause) => pause,
-                Next::Again(pause) => {
-                    self.backend.start_write_back();
-                    pause
-                }
-            };
-            if now >= deadline {
-                break;
-            }
-            if self.signal.wait(now + pause, true, || false) == Waited::Aborted {
-                return Err(FreezeError::Aborted);
-            }
-        }
-        Ok(())
     }
 
     /// Freezes stage after stage. On an error the caller thaws.
@@ -329,7 +260,9 @@ fn is_in<'a, B: Backend>(
 }
 
 /// The first of these that a call has not returned for; its name is for the operator.
-fn still_running<'a, B: Backend>(mut slots: impl Iterator<Item = &'a Arc<Slot<B>>>) -> String {
+pub(super) fn still_running<'a, B: Backend>(
+    mut slots: impl Iterator<Item = &'a Arc<Slot<B>>>,
+) -> String {
     let slow = slots.find(|slot| slot.running().is_some());
     slow.map_or_else(String::new, |slot| slot.target().to_string())
 }

@@ -17,7 +17,7 @@ use super::expedite::Expedite;
 use super::handle::{Handle, HandleError};
 use super::report::count;
 use super::target::MOST_WAYS;
-use super::writeback::{Sample, WriteBack};
+use super::writeback::{Disks, Sample, WriteBack};
 use crate::filesystems::{
     Baseline, DeviceNumber, OtherTables, Plan, Policy, ScanError, TableWatch, scan_and_watch,
     scan_own_namespace,
@@ -251,6 +251,10 @@ impl Backend for Kernel {
 
     fn dirty(&self) -> Option<Sample> {
         self.write_back.as_ref()?.sample()
+    }
+
+    fn disks<'a>(&self, targets: impl Iterator<Item = &'a Target>) -> Disks {
+        Disks::open(targets)
     }
 
     fn sync(&self, handle: &Handle) -> io::Result<()> {

@@ -137,28 +137,36 @@ pub(crate) fn disks(programs: &Programs, with_database: bool) -> Vec<Disk> {
     all.chain([programs.disk()]).collect()
 }
 
+/// A disk's name in the guest.
+pub(crate) fn device(disk: usize) -> String {
+    let letter = char::from(b'a' + u8::try_from(disk).unwrap_or_default());
+    format!("vd{letter}")
+}
+
+/// Of a disk, in bytes a second.
+pub(crate) fn speed(disk: usize) -> u64 {
+    DISKS.get(disk).map_or(SPEED, |(_, speed)| *speed)
+}
+
 /// Where a disk is mounted.
 pub(crate) fn mount_point(disk: usize) -> String {
     format!("/mnt/{disk}")
 }
 
 impl Case {
-    /// The least a FREEZE can take where something is dirty: dirty bytes over the speed of their disk, for the slowest.
+    /// The least a FREEZE can take where the case says what is dirty: these bytes over the speed of their disk, for the slowest.
     pub(crate) fn least(&self) -> Option<Duration> {
-        let seconds = |disk: &usize| {
-            let speed = DISKS.get(*disk).map_or(SPEED, |(_, speed)| *speed);
-            self.dirty as f64 / speed as f64
-        };
+        let is_said = self.dirty > 0 && matches!(self.load, Load::Nothing | Load::Commits);
+        let seconds = |disk: &usize| self.dirty as f64 / speed(*disk) as f64;
         let slowest = self.disks.iter().map(seconds).fold(0.0, f64::max);
-        (self.dirty > 0).then(|| Duration::from_secs_f64(slowest))
+        is_said.then(|| Duration::from_secs_f64(slowest))
     }
 
     /// Mounts its disks, and what is bound on them.
     pub(crate) fn set_up(&self, guest: &Guest) -> BedResult<()> {
         for disk in self.disks {
             let (kind, _) = DISKS.get(*disk).copied().unwrap_or((FsKind::Ext4, SPEED));
-            let letter = char::from(b'a' + u8::try_from(*disk).unwrap_or_default());
-            let point = mount_point(*disk);
+            let (device, point) = (device(*disk), mount_point(*disk));
             // ext4 writes its inode tables late, which would be load of its own.
             let options = if kind == FsKind::Ext4 {
                 "-o noinit_itable"
@@ -166,7 +174,7 @@ impl Case {
                 ""
             };
             guest.sh(&format!(
-                "mkdir -p {point}; mount -t {} {options} /dev/vd{letter} {point}",
+                "mkdir -p {point}; mount -t {} {options} /dev/{device} {point}",
                 kind.name()
             ))?;
         }

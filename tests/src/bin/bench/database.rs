@@ -8,7 +8,7 @@ use ::tests::error::{BedError, BedResult, Step};
 use ::tests::guest::{Guest, poll_until};
 
 use crate::cluster::{BATCH, USER, WAL_IN_GUEST};
-use crate::programs::DATABASE_HOME;
+use crate::programs::{PGBENCH, POSTGRES, PSQL};
 
 const LIMIT: Duration = Duration::from_secs(120);
 
@@ -31,10 +31,9 @@ pub(crate) fn start(guest: &Guest) -> BedResult<()> {
         "grep -q ^postgres: /etc/passwd || echo postgres:x:{USER}:{USER}::/run:/bin/sh >> /etc/passwd
          mkdir -p {SOCKET}; chown -R {USER}:{USER} {SOCKET} {DATA} {WAL_IN_GUEST}; chmod 700 {DATA}"
     ))?;
-    let server = format!("{DATABASE_HOME}/bin/postgres");
     let user = format!("{USER}:{USER}");
     // It refuses to be root.
-    let argv = ["/bin/start-stop-daemon", "-S", "-c", &user, "-a", &server];
+    let argv = ["/bin/start-stop-daemon", "-S", "-c", &user, "-a", POSTGRES];
     guest.spawn(SERVER, &[&argv[..], &["--", "-D", DATA]].concat())?;
     let up = poll_until(LIMIT, || {
         let done = guest.exec(&psql(&["SELECT 1"]), LIMIT)?;
@@ -63,9 +62,8 @@ pub(crate) fn start_stream(guest: &Guest) -> BedResult<()> {
     guest.exec(&["/bin/sync"], LIMIT)?;
     sql(guest, &[BATCH])?;
     guest.sh(&format!("rm -f {SOCKET}/commits.*"))?;
-    let program = format!("{DATABASE_HOME}/bin/pgbench");
     let prefix = format!("--log-prefix={SOCKET}/commits");
-    let mut argv = vec![program.as_str(), "-h", SOCKET, "-U", "postgres"];
+    let mut argv = vec![PGBENCH, "-h", SOCKET, "-U", "postgres"];
     // Simple updates: no rows that all clients wait for. Every transaction is logged.
     argv.extend(["-n", "-N", "-c", "4", "-T", "100000", "-l", &prefix]);
     argv.push("postgres");
@@ -112,8 +110,7 @@ fn transaction(line: &str, wall: u64) -> Option<Transaction> {
 }
 
 fn psql<'a>(commands: &[&'a str]) -> Vec<&'a str> {
-    const PROGRAM: &str = "/usr/lib/postgresql/15/bin/psql";
-    let mut argv = vec![PROGRAM, "-h", SOCKET, "-U", "postgres", "-qAt"];
+    let mut argv = vec![PSQL, "-h", SOCKET, "-U", "postgres", "-qAt"];
     argv.extend(["-v", "ON_ERROR_STOP=1"]);
     for command in commands {
         argv.extend(["-c", command]);

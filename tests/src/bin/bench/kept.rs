@@ -88,32 +88,20 @@ fn read<T: DeserializeOwned>(file: &Path) -> BedResult<Option<T>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::results::About;
-
-    fn measured(kernel: &str) -> Measured {
-        Measured {
-            about: About {
-                kernel: kernel.into(),
-                hv_vssd: String::new(),
-                others: String::new(),
-            },
-            outcomes: Vec::new(),
-            took: std::time::Duration::ZERO,
-        }
-    }
+    use crate::results::examples::measured;
 
     #[test]
     fn a_case_replaces_its_older_self_alone() {
         let dir = tempfile::tempdir().unwrap();
         let kept = Kept::at(dir.path()).unwrap();
-        kept.put(&CASES[3], &measured("old")).unwrap();
-        kept.put(&CASES[0], &measured("old")).unwrap();
-        kept.put(&CASES[3], &measured("new")).unwrap();
+        kept.put(&CASES[3], &measured("old", &[])).unwrap();
+        kept.put(&CASES[0], &measured("old", &[])).unwrap();
+        kept.put(&CASES[3], &measured("new", &[])).unwrap();
         let all = kept.all().unwrap();
         let seen: Vec<_> = all
             .cases
             .iter()
-            .map(|(case, measured)| (case.letter, measured.about.kernel.as_str()))
+            .map(|(case, measured)| (case.letter, measured.about.hv_vssd.as_str()))
             .collect();
         assert_eq!(seen, [('a', "old"), ('d', "new")]);
     }

@@ -47,6 +47,10 @@ fn main() -> ExitCode {
                 settings.may_go_into_docs()?;
             }
             let results = run(&settings)?;
+            if !settings.is_kept() {
+                print!("{}", tables::markdown(&results));
+                return Ok(());
+            }
             Ok(output::write(&results, into_docs)?)
         });
     match outcome {
@@ -59,6 +63,10 @@ fn main() -> ExitCode {
 }
 
 fn run(settings: &Settings) -> Step<Results> {
+    if settings.wants_nothing() {
+        // Tables and picture once more.
+        return Ok(Kept::of(settings.kernel)?.all()?);
+    }
     let programs = Programs::prepare()?;
     let with_database = CASES
         .iter()

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use ::tests::error::{BedError, BedResult, Step};
 use ::tests::guest::{Guest, poll_until};
 
-use crate::case::{Case, Load, mount_point};
+use crate::case::{Case, Load, device, mount_point, speed};
 use crate::contender::{Contender, now};
 use crate::database;
 use crate::stats::text;
@@ -25,6 +25,8 @@ pub(crate) struct Sample {
     /// Of those who are asked first.
     pub(crate) hot_backup: Option<Duration>,
     pub(crate) freeze: Duration,
+    /// What the disks were given to write before the answer, over their speed; of the one that needs longest.
+    pub(crate) writing: Duration,
     pub(crate) thaw: Duration,
     /// The longest small write on each disk, hold taken off.
     pub(crate) stalls: Vec<Stall>,
@@ -152,6 +154,20 @@ fn cpu(guest: &Guest, agent: Contender) -> BedResult<BTreeMap<String, u64>> {
     Ok(processes.iter().cloned().zip(times).collect())
 }
 
+/// Bytes written to each disk of a case so far.
+fn written(guest: &Guest, case: &Case) -> BedResult<Vec<u64>> {
+    let table = guest.read("/proc/diskstats")?;
+    // Documentation/admin-guide/iostats.rst: number, number, name, then the seventh count is of sectors written.
+    let of = |disk: &usize| {
+        let device = device(*disk);
+        let mut lines = table.lines().map(|line| line.split_whitespace().skip(2));
+        let mut line = lines.find_map(|mut words| (words.next() == Some(&device)).then_some(words));
+        let sectors = line.as_mut().and_then(|words| words.nth(6)?.parse().ok());
+        sectors.unwrap_or(0u64) * 512
+    };
+    Ok(case.disks.iter().map(of).collect())
+}
+
 /// When things happened.
 #[derive(Debug, Clone, Copy)]
 struct Times {
@@ -210,9 +226,16 @@ fn wait_for_probes(guest: &Guest, case: &Case, after: u64) -> BedResult<()> {
 pub(crate) fn checkpoint(guest: &mut Guest, case: &Case, agent: Contender) -> Step<Sample> {
     make_dirty(guest, case)?;
     let before = cpu(guest, agent)?;
+    let written_before = written(guest, case)?;
     let since = now(guest)?;
     let hot_backup = agent.is_asked_first(guest)?;
     let (sent, frozen) = agent.asks(guest, true)?;
+    let writing = written(guest, case)?
+        .into_iter()
+        .zip(written_before)
+        .zip(case.disks)
+        .map(|((after, before), disk)| after.saturating_sub(before) as f64 / speed(*disk) as f64)
+        .fold(0.0, f64::max);
     std::thread::sleep(HOLD);
     let (thaw, thawed) = agent.asks(guest, false)?;
     wait_for_probes(guest, case, thawed + 200_000_000)?;
@@ -237,6 +260,7 @@ pub(crate) fn checkpoint(guest: &mut Guest, case: &Case, agent: Contender) -> St
     Ok(Sample {
         hot_backup,
         freeze: Duration::from_nanos(frozen.saturating_sub(sent)),
+        writing: Duration::from_secs_f64(writing),
         thaw: Duration::from_nanos(thawed.saturating_sub(thaw)),
         stalls,
         transaction,

@@ -7,20 +7,23 @@ use ::tests::paths;
 
 use crate::case::{CASES, Case};
 use crate::results::Results;
-use crate::{svg, tables};
+use crate::svg::{self, PICTURES};
+use crate::tables;
 
 const BEGIN: &str = "<!-- figures: tests/run bench docs -->";
 const END: &str = "<!-- end of figures -->";
 
-/// Prints the tables, keeps them and the picture in the bed's directory; and in docs/ if asked for.
+/// Prints the tables, writes them and the pictures to the bed's directory; and to docs/ if asked for.
 pub(crate) fn write(results: &Results, into_docs: bool) -> BedResult<()> {
     let tables = tables::markdown(results);
-    let picture = svg::draw(results);
+    let pictures = PICTURES.map(|(name, figure)| (name, svg::draw(results, figure)));
     print!("{tables}");
     let dir = paths::testbed().join("bench");
     std::fs::create_dir_all(&dir).doing(|| format!("making {}", dir.display()))?;
     keep(&dir.join("performance.md"), &tables)?;
-    keep(&dir.join("performance.svg"), &picture)?;
+    for (name, picture) in &pictures {
+        keep(&dir.join(name), picture)?;
+    }
     println!("\n({})", dir.display());
     if into_docs {
         let shown = |case: &&Case| results.cases.iter().any(|(it, _)| it.letter == case.letter);
@@ -42,7 +45,9 @@ pub(crate) fn write(results: &Results, into_docs: bool) -> BedResult<()> {
             BedError::Setup(format!("no place for figures in {}", page.display()))
         })?;
         keep(&page, &new)?;
-        keep(&docs.join("performance.svg"), &picture)?;
+        for (name, picture) in &pictures {
+            keep(&docs.join(name), picture)?;
+        }
     }
     Ok(())
 }

@@ -11,13 +11,19 @@ use ::tests::error::{BedResult, Context};
 use ::tests::guest::{Disk, Guest};
 use ::tests::paths;
 
+use crate::case::device;
 use crate::cluster;
 use crate::packages::{self, DATABASE, GUEST_AGENT, Unpacked};
 
 /// Of the database server, inside its package and in the guest.
 pub(crate) const DATABASE_HOME: &str = "/usr/lib/postgresql/15";
 
-const DATABASE_PROGRAMS: [&str; 3] = ["postgres", "pgbench", "psql"];
+/// The database server.
+pub(crate) const POSTGRES: &str = "/usr/lib/postgresql/15/bin/postgres";
+
+/// Its clients: the stream of transactions, and single commands.
+pub(crate) const PGBENCH: &str = "/usr/lib/postgresql/15/bin/pgbench";
+pub(crate) const PSQL: &str = "/usr/lib/postgresql/15/bin/psql";
 
 /// The made images.
 #[derive(Debug)]
@@ -50,11 +56,8 @@ pub(crate) fn image(tree: &Path, image: &Path, size: &str) -> BedResult<()> {
 
 /// Programs and their libraries, as they are to lie in the guest.
 fn carried(unpacked: &Unpacked, tree: &Path) -> BedResult<()> {
-    let mut programs = vec!["/usr/sbin/qemu-ga".to_owned()];
-    let of_database = |name| format!("{DATABASE_HOME}/bin/{name}");
-    programs.extend(DATABASE_PROGRAMS.map(of_database));
-    for program in programs {
-        let from = unpacked.path(&program);
+    for program in ["/usr/sbin/qemu-ga", POSTGRES, PGBENCH, PSQL] {
+        let from = unpacked.path(program);
         copy(&from, &tree.join(program.trim_start_matches('/')))?;
         for library in unpacked.libraries(&from)? {
             let name = library.file_name().unwrap_or_default();
@@ -124,7 +127,7 @@ impl Programs {
 
     /// Copies the programs from their disk into the guest's root, but for what is there and in use, and takes the disk away.
     pub(crate) fn install(guest: &Guest, disk: usize, with_database: bool) -> BedResult<()> {
-        let letter = char::from(b'a' + u8::try_from(disk).unwrap_or_default());
+        let device = device(disk);
         // Memory is for dirty pages.
         let but = if with_database {
             ""
@@ -132,7 +135,7 @@ impl Programs {
             "! -path '*postgresql*' ! -name 'libicu*'"
         };
         guest.sh(&format!(
-            "mkdir -p /run/programs; mount -t ext4 -o ro /dev/vd{letter} /run/programs; cd /run/programs
+            "mkdir -p /run/programs; mount -t ext4 -o ro /dev/{device} /run/programs; cd /run/programs
              find usr lib -type f {but} | while read -r file; do
                  if [ ! -e /$file ]; then mkdir -p /${{file%/*}}; cp $file /$file; fi
              done

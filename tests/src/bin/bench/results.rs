@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::case::Case;
+use crate::case::{Case, Load};
 use crate::contender::Contender;
 use crate::idle::Idle;
 use crate::measure::Sample;
@@ -59,15 +59,17 @@ pub(crate) enum Figure {
     Stall,
     HotBackup,
     Freeze,
+    Writing,
     Thaw,
     Cpu,
 }
 
 impl Figure {
-    pub(crate) const ALL: [Self; 5] = [
+    pub(crate) const ALL: [Self; 6] = [
         Self::Stall,
         Self::HotBackup,
         Self::Freeze,
+        Self::Writing,
         Self::Thaw,
         Self::Cpu,
     ];
@@ -77,6 +79,7 @@ impl Figure {
             Self::Stall => Some(sample.worst_stall().length),
             Self::HotBackup => sample.hot_backup,
             Self::Freeze => Some(sample.freeze),
+            Self::Writing => Some(sample.writing),
             Self::Thaw => Some(sample.thaw),
             Self::Cpu => Some(sample.cpu),
         }
@@ -111,6 +114,16 @@ impl Measured {
             .collect()
     }
 
+    /// The least a FREEZE can take: as the case says, or else the least that any agent had to write.
+    /// `None` where next to nothing is dirty.
+    pub(crate) fn least(&self, case: &Case) -> Option<Duration> {
+        let written = self.agents().into_iter();
+        let written = written.filter_map(|outcome| outcome.summary(Figure::Writing));
+        let least = written.map(|summary| summary.median).min();
+        let of_load = least.filter(|_| case.load != Load::Nothing);
+        case.least().or(of_load)
+    }
+
     /// How many times hv-vssd's figure another's is.
     pub(crate) fn times_ours(&self, outcome: &Outcome, figure: Figure) -> Option<Ratio> {
         if outcome.agent == Contender::HvVssd {
@@ -118,5 +131,47 @@ impl Measured {
         }
         let ours = self.of(Contender::HvVssd)?.summary(figure)?;
         Some(Ratio::of(outcome.summary(figure)?, ours))
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod examples {
+    use super::*;
+    use crate::measure::Stall;
+
+    /// One checkpoint in which everything took `ms`.
+    fn sample(ms: u64) -> Sample {
+        let time = Duration::from_millis(ms);
+        let stall = Stall {
+            length: time,
+            began_ms: 0,
+        };
+        Sample {
+            hot_backup: None,
+            freeze: time,
+            writing: time,
+            thaw: time,
+            stalls: vec![stall],
+            transaction: None,
+            cpu: time,
+        }
+    }
+
+    /// Of a build of hv-vssd: agents, each with its times in milliseconds; none: it failed.
+    pub(crate) fn measured(build: &str, agents: &[(Contender, &[u64])]) -> Measured {
+        let outcome = |(agent, times): &(Contender, &[u64])| Outcome {
+            agent: *agent,
+            samples: times.iter().map(|ms| sample(*ms)).collect(),
+            failure: times.is_empty().then(|| "no answer".into()),
+        };
+        Measured {
+            about: About {
+                kernel: "6.1".into(),
+                hv_vssd: build.into(),
+                others: "others".into(),
+            },
+            outcomes: agents.iter().map(outcome).collect(),
+            took: Duration::from_secs(61),
+        }
     }
 }

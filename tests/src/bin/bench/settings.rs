@@ -9,7 +9,7 @@ use crate::contender::Contender;
 /// The variables.
 pub(crate) const HELP: &str = "\
 HV_BENCH_REPETITIONS    checkpoints of each case and agent (5)
-HV_BENCH_CASES          letters of the cases to be measured (abcdeEfg); nothing: none
+HV_BENCH_CASES          letters of the cases to be measured (abcdeEfg); empty: none, what is kept is shown again
 HV_BENCH_KERNEL         6.1 or 6.12 (6.1)
 HV_BENCH_IDLE_SECONDS   how long to look at an idle agent; 0: not at all (60, and 0 with HV_BENCH_CASES)
 HV_BENCH_ALL_VARIANTS   1: hv-vssd with parts switched off in every case, not in case a alone
@@ -68,6 +68,11 @@ impl Settings {
     pub(crate) fn wants(&self, case: &Case) -> bool {
         let named = self.cases.as_ref();
         named.is_none_or(|letters| letters.contains(case.letter))
+    }
+
+    /// Only what is kept is to be shown.
+    pub(crate) fn wants_nothing(&self) -> bool {
+        self.cases.as_ref().is_some_and(String::is_empty) && self.idle_seconds == 0
     }
 
     /// # Errors

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
+use std::iter::once;
+use std::time::Duration;
 
 use crate::case::{Case, Load};
 use crate::contender::Contender;
@@ -98,6 +100,7 @@ fn title(figure: Figure, case: &Case) -> &'static str {
         Figure::Stall => "worst write stall",
         Figure::HotBackup => "HOT_BACKUP answered after",
         Figure::Freeze => "FREEZE answered after",
+        Figure::Writing => "– the disks needed for what it wrote",
         Figure::Thaw => "THAW answered after",
         Figure::Cpu => "processor time of the agent",
     }
@@ -120,55 +123,30 @@ fn one_case(out: &mut String, case: &Case, measured: &Measured) {
         seconds % 60
     );
     let names: Vec<&str> = agents.iter().map(|outcome| outcome.agent.name()).collect();
-    let _ = writeln!(out, "| | limit | {} |", names.join(" | "));
+    let _ = writeln!(out, "| | no checkpoint; limit | {} |", names.join(" | "));
     let _ = writeln!(out, "|---|{}", "---|".repeat(names.len() + 1));
     let nobody = measured.of(Contender::Nobody);
+    let least = measured.least(case);
     for figure in Figure::ALL {
-        let limit = match figure {
-            Figure::Stall => nobody.and_then(|nobody| nobody.summary(figure)),
-            Figure::Freeze => case.least().and_then(|least| Summary::of([least])),
+        let beside = match figure {
+            Figure::Stall => nobody.and_then(|it| Some(it.summary(figure)?.to_string())),
+            Figure::Freeze => least.map(text),
             _ => None,
         };
-        let shown = limit.map(|limit| match figure {
-            Figure::Freeze => text(limit.median),
-            _ => limit.to_string(),
-        });
         let cells = agents.iter().map(|outcome| cell(outcome, figure));
-        let limit_cell = [shown.unwrap_or_default()];
-        row(
-            out,
-            title(figure, case),
-            limit_cell.into_iter().chain(cells),
-        );
+        let beside = [beside.unwrap_or_default()];
+        row(out, title(figure, case), beside.into_iter().chain(cells));
         if matches!(figure, Figure::Stall | Figure::Freeze) {
             let ratio = |outcome: &&Outcome| {
                 let ratio = measured.times_ours(outcome, figure);
                 ratio.map_or_else(String::new, |ratio| ratio.to_string())
             };
             let cells = agents.iter().map(ratio);
-            row(
-                out,
-                "– times hv-vssd's",
-                [String::new()].into_iter().chain(cells),
-            );
+            row(out, "– times hv-vssd's", once(String::new()).chain(cells));
         }
-        if let (Figure::Freeze, Some(limit)) = (figure, limit) {
-            let ratio = |outcome: &&Outcome| {
-                let summary = outcome.summary(figure);
-                let times = |time: std::time::Duration| {
-                    format!("{:.2}", time.as_secs_f64() / limit.median.as_secs_f64())
-                };
-                summary.map_or_else(String::new, |found| {
-                    let range = format!("{} – {}", times(found.least), times(found.most));
-                    format!("{} ({range})", times(found.median))
-                })
-            };
-            let cells = agents.iter().map(ratio);
-            row(
-                out,
-                "– times the limit",
-                [String::new()].into_iter().chain(cells),
-            );
+        if let (Figure::Freeze, Some(least)) = (figure, least) {
+            let cells = agents.iter().map(|outcome| times_the_limit(outcome, least));
+            row(out, "– times the limit", once(String::new()).chain(cells));
         }
         if figure == Figure::Stall {
             let title = if case.load == Load::Commits {
@@ -187,6 +165,15 @@ fn one_case(out: &mut String, case: &Case, measured: &Measured) {
             let _ = writeln!(out, "\n{} did not go on: {failure}", outcome.agent.name());
         }
     }
+}
+
+fn times_the_limit(outcome: &Outcome, least: Duration) -> String {
+    let times = |time: Duration| format!("{:.2}", time.as_secs_f64() / least.as_secs_f64());
+    let Some(found) = outcome.summary(Figure::Freeze) else {
+        return String::new();
+    };
+    let range = format!("{} – {}", times(found.least), times(found.most));
+    format!("{} ({range})", times(found.median))
 }
 
 fn cell(outcome: &Outcome, figure: Figure) -> String {
@@ -249,6 +236,68 @@ fn idle_table(out: &mut String, idle: &MeasuredIdle) {
             idle.wake_ups,
             idle.binary as f64 / f64::from(1 << 20),
             start.map_or_else(String::new, |start| start.to_string()),
+        );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::case::CASES;
+    use crate::results::examples::measured;
+
+    fn case(letter: char) -> Case {
+        CASES.into_iter().find(|it| it.letter == letter).unwrap()
+    }
+
+    #[test]
+    fn limits_and_ratios_stand_beside_the_figures() {
+        let of_a = [
+            (Contender::Nobody, &[10][..]),
+            (Contender::HvVssd, &[2000, 2100]),
+            (Contender::CDaemon, &[8400, 8200]),
+            (Contender::GuestAgent, &[]),
+        ];
+        let results = Results {
+            cases: vec![(case('a'), measured("build", &of_a))],
+            idle: None,
+        };
+        let text = markdown(&results);
+        for row in [
+            "| a: 4 disks of 20 MB/s, 40 MB dirty on each | 2.05 s | 8.30 s (4.05 ×) | failed |",
+            "| – times hv-vssd's |  |  | **4.05** (≥ 3.90) |  |",
+            "| – times the limit |  | 1.02 (1.00 – 1.05) | 4.15 (4.10 – 4.20) |  |",
+            "qemu-ga did not go on: no answer",
+            "measured in 1 min 1 s",
+        ] {
+            assert!(text.contains(row), "{row} in\n{text}");
+        }
+    }
+
+    #[test]
+    fn parts_of_different_builds_are_told_apart() {
+        let of = |build| measured(build, &[]);
+        let mut results = Results {
+            cases: vec![(case('a'), of("one")), (case('d'), of("one"))],
+            idle: None,
+        };
+        assert!(about(&results).contains("; one; others."));
+        results.cases.push((case('f'), of("two")));
+        assert!(about(&results).contains("; one (a, d) and two (f); others."));
+    }
+
+    #[test]
+    fn growth_is_shown_as_the_cost_of_one_mount() {
+        let of = |ms: &[u64]| measured("build", &[(Contender::HvVssd, ms)]);
+        let results = Results {
+            cases: vec![(case('e'), of(&[8])), (case('E'), of(&[20]))],
+            idle: None,
+        };
+        let text = markdown(&results);
+        assert!(text.contains("2.5 times as many"), "{text}");
+        assert!(
+            text.contains("| FREEZE answered after | 2.0 µs → 2.0 µs |"),
+            "{text}"
         );
     }
 }

@@ -1,0 +1,226 @@
+//! Whether waiting for the kernel's write-back still pays: pure decisions, from what was seen and when.
+//!
+//! A round begins when the flushers are woken, and ends when every disk has ended what it had to write; a disk among
+//! others is judged by its own queue. What has become dirty meanwhile makes the next round, as long as rounds get
+//! shorter. So the commits that follow find idle disks.
+
+use std::ops::RangeInclusive;
+use std::time::{Duration, Instant};
+
+use super::writeback::Sample;
+
+/// So few pages are nothing that a commit would wait for.
+const FEW: u64 = 64;
+
+/// What is left may take the disks this long: no writer waits longer for it.
+const SHORT: Duration = Duration::from_millis(20);
+
+/// A disk is done when nothing was in flight at so many looks: flushers pause between files, and other programs sync.
+const IDLE_LOOKS: u32 = 2;
+
+/// Flushers that have written hardly anything for so long, with no disk at work, have nothing to write, or cannot. On a
+/// machine whose processors are busy they may need a while.
+const BEGIN: Duration = Duration::from_secs(1);
+
+/// How often it is judged whether a round that goes on pays.
+const WINDOW: Duration = Duration::from_millis(200);
+
+/// In a window in which fewer pages were written nothing shows: a slow disk ends requests of a megabyte each.
+const TELLING: u64 = 1024;
+
+/// A window is judged after this time whatever was written.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// Disks that end nothing for so long, or nothing but what has become dirty meanwhile, are left to `syncfs` and its limit.
+const DEAD: Duration = Duration::from_secs(10);
+
+/// While a slow disk is waited for, the flushers are woken this often for those that have become idle.
+const NUDGE: Duration = Duration::from_secs(1);
+
+/// How often is looked: a look costs some ten microseconds.
+const PAUSE: RangeInclusive<Duration> = Duration::from_millis(5)..=Duration::from_millis(50);
+
+/// The rounds so far.
+#[derive(Clone, Debug)]
+pub struct Rounds {
+    /// The round at work.
+    round: Window,
+    /// The part of it that is judged next.
+    window: Window,
+    /// When a page was written last, and how many had been by then.
+    moved: Window,
+    /// When the flushers were woken last.
+    woken: Instant,
+    /// For each disk, looks of this round that found it idle; one that was idle often enough is not looked at again.
+    idle: Vec<u32>,
+}
+
+/// What was seen at the beginning of a time.
+#[derive(Clone, Copy, Debug)]
+struct Window {
+    since: Instant,
+    then: Sample,
+}
+
+/// What to do next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Next {
+    /// The rest is for the commit.
+    Stop,
+    /// Look again after this time.
+    Wait(Duration),
+    /// Wake the flushers for the disks that are done, and look again after this time.
+    Wake(Duration),
+    /// Every disk is done, and a new round pays: wake the flushers for it.
+    Round,
+}
+
+impl Rounds {
+    /// Begins at `now`, before the flushers are woken; `None` when so little waits that it is not worth it.
+    #[must_use]
+    pub fn begin(now: Instant, sample: Sample) -> Option<Self> {
+        let window = Window {
+            since: now,
+            then: sample,
+        };
+        (sample.waiting() > FEW).then_some(Self {
+            round: window,
+            window,
+            moved: window,
+            woken: now,
+            idle: Vec::new(),
+        })
+    }
+
+    /// A disk that has been idle in this round need not be looked at.
+    #[must_use]
+    pub fn wants(&self, disk: usize) -> bool {
+        self.idle.get(disk).is_none_or(|looks| *looks < IDLE_LOOKS)
+    }
+
+    /// Judges what was seen: the machine's counters, and writes in flight on each disk. Without a disk that can be
+    /// watched, the machine's pages on their way stand for one.
+    pub fn look(&mut self, now: Instant, sample: Sample, in_flight: &[u64]) -> Next {
+        if sample.written != self.moved.then.written {
+            self.moved = Window {
+                since: now,
+                then: sample,
+            };
+        }
+        if sample.waiting() <= FEW || self.moved.passed(now) >= DEAD {
+            return Next::Stop;
+        }
+        let all_idle = self.note(sample, in_flight);
+        let rest = self.round.rest(now, sample);
+        let pause = rest.map_or(*PAUSE.start(), |rest| {
+            (rest / 8).clamp(*PAUSE.start(), *PAUSE.end())
+        });
+        if all_idle {
+            return self.at_the_end(now, sample, rest, pause);
+        }
+        let some_idle = self.idle.iter().any(|looks| *looks >= IDLE_LOOKS);
+        if !self.pays(now, sample, some_idle) {
+            return Next::Stop;
+        }
+        if some_idle && now.saturating_duration_since(self.woken) >= NUDGE {
+            self.woken = now;
+            return Next::Wake(pause);
+        }
+        Next::Wait(pause)
+    }
+
+    /// Whether all disks have been idle in this round.
+    fn note(&mut self, sample: Sample, in_flight: &[u64]) -> bool {
+        // Without a disk that can be watched, the machine's pages stand for one.
+        let pages = [sample.writing];
+        let in_flight = if in_flight.is_empty() {
+            &pages
+        } else {
+            in_flight
+        };
+        self.idle.resize(in_flight.len(), 0);
+        for (looks, writes) in self.idle.iter_mut().zip(in_flight) {
+            // What is in flight when no pages are is no write-back, but a program's sync.
+            if *writes == 0 || sample.writing <= FEW {
+                *looks += 1;
+            }
+        }
+        self.idle.iter().all(|looks| *looks >= IDLE_LOOKS)
+    }
+
+    fn at_the_end(
+        &mut self,
+        now: Instant,
+        sample: Sample,
+        rest: Option<Duration>,
+        pause: Duration,
+    ) -> Next {
+        let little = rest.is_some_and(|rest| rest < SHORT);
+        let gained = sample.waiting() <= self.round.then.waiting() / 10 * 9;
+        if little || (!gained && self.round.passed(now) >= BEGIN) {
+            return Next::Stop;
+        }
+        if !gained {
+            // The flushers have hardly begun.
+            self.idle.fill(0);
+            return Next::Wait(pause);
+        }
+        let window = Window {
+            since: now,
+            then: sample,
+        };
+        (self.round, self.window, self.woken) = (window, window, now);
+        self.idle.fill(0);
+        Next::Round
+    }
+
+    /// `false` when what waits falls by less than a tenth of what is written: writers then dirty as fast as the disks
+    /// write, and it would go on for ever. A slow disk among idle ones is judged by its own progress in the end, for
+    /// what is dirtied and written on the others says nothing of it.
+    fn pays(&mut self, now: Instant, sample: Sample, some_idle: bool) -> bool {
+        let passed = self.window.passed(now);
+        let written = self.window.written(sample);
+        let length = if some_idle { DEAD } else { WINDOW };
+        if passed < length || (written < TELLING && passed < PATIENCE) {
+            return true;
+        }
+        let fell = self.window.then.waiting().saturating_sub(sample.waiting());
+        self.window = Window {
+            since: now,
+            then: sample,
+        };
+        if written == 0 {
+            // A disk may need seconds for a request.
+            return sample.writing > 0;
+        }
+        fell > 0 && (some_idle || fell >= written / 10)
+    }
+}
+
+impl Window {
+    fn passed(&self, now: Instant) -> Duration {
+        now.saturating_duration_since(self.since)
+    }
+
+    fn written(&self, sample: Sample) -> u64 {
+        sample.written.saturating_sub(self.then.written)
+    }
+
+    /// How long the disks need for what waits, at the speed since; `None` when nothing was written.
+    fn rest(&self, now: Instant, sample: Sample) -> Option<Duration> {
+        let written = self.written(sample);
+        #[expect(
+            clippy::cast_precision_loss,
+            reason = "an estimate needs no more than 52 bits"
+        )]
+        let share = sample.waiting() as f64 / written as f64;
+        (written > 0).then(|| {
+            let seconds = self.passed(now).as_secs_f64() * share;
+            Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX)
+        })
+    }
+}
+
+#[cfg(test)]
+#[path = "rounds_tests.rs"]
+mod tests;

@@ -1,0 +1,262 @@
+use super::*;
+
+const PAGES: u64 = 256;
+
+/// A disk of a model machine, in pages and pages a second.
+#[derive(Clone, Copy, Debug, Default)]
+struct Disk {
+    dirty: u64,
+    queue: u64,
+    speed: u64,
+    /// What writers make dirty, in pages a second.
+    rate: u64,
+    /// Of the next such page, in pages of 1 / 1000.
+    begun: u64,
+    /// Pages of a request: they are all ended together.
+    clump: u64,
+    /// Of the request at work, in pages of 1 / 1000.
+    done: u64,
+}
+
+/// `mib` dirty on a disk of `speed` MiB a second.
+fn disk(mib: u64, speed: u64) -> Disk {
+    Disk {
+        dirty: mib * PAGES,
+        speed: speed * PAGES,
+        clump: 320,
+        ..Disk::default()
+    }
+}
+
+#[derive(Debug, Default)]
+struct Machine {
+    disks: Vec<Disk>,
+    written: u64,
+    /// What is dirty on a server that does not answer.
+    elsewhere: u64,
+    woken: u32,
+    rounds: u32,
+}
+
+impl Machine {
+    fn sample(&self) -> Sample {
+        Sample {
+            dirty: self.elsewhere + self.disks.iter().map(|disk| disk.dirty).sum::<u64>(),
+            writing: self.disks.iter().map(|disk| disk.queue).sum(),
+            written: self.written,
+        }
+    }
+
+    fn wake(&mut self) {
+        self.woken += 1;
+        for disk in &mut self.disks {
+            disk.queue += std::mem::take(&mut disk.dirty);
+        }
+    }
+
+    fn pass(&mut self, ms: u64) {
+        for _ in 0..ms {
+            for disk in &mut self.disks {
+                disk.begun += disk.rate;
+                disk.dirty += disk.begun / 1000;
+                disk.begun %= 1000;
+                disk.done = if disk.queue > 0 {
+                    disk.done + disk.speed
+                } else {
+                    0
+                };
+                while disk.queue > 0 && disk.done >= disk.clump.min(disk.queue) * 1000 {
+                    let ended = disk.clump.min(disk.queue);
+                    disk.done -= ended * 1000;
+                    disk.queue -= ended;
+                    self.written += ended;
+                }
+            }
+        }
+    }
+
+    /// What is still to be written on the disk where that takes longest.
+    fn longest_rest(&self) -> Duration {
+        let rest = |disk: &Disk| match (disk.dirty + disk.queue, disk.speed) {
+            (0, _) => Duration::ZERO,
+            (_, 0) => Duration::MAX,
+            (pages, speed) => Duration::from_millis(pages * 1000 / speed),
+        };
+        self.disks.iter().map(rest).max().unwrap_or_default()
+    }
+
+    /// How long is waited.
+    fn run(&mut self, watched: bool) -> Duration {
+        let started = Instant::now();
+        let mut now = started;
+        let Some(mut rounds) = Rounds::begin(now, self.sample()) else {
+            return Duration::ZERO;
+        };
+        self.wake();
+        loop {
+            let queues: Vec<u64> = self.disks.iter().map(|disk| disk.queue).collect();
+            let queues = if watched { &queues[..] } else { &[] };
+            let pause = match rounds.look(now, self.sample(), queues) {
+                Next::Stop => return now - started,
+                Next::Wait(pause) => pause,
+                Next::Wake(pause) => {
+                    self.wake();
+                    pause
+                }
+                Next::Round => {
+                    self.rounds += 1;
+                    self.wake();
+                    Duration::from_millis(1)
+                }
+            };
+            now += pause;
+            self.pass(pause.as_millis() as u64);
+            assert!(now - started < Duration::from_secs(1000), "{self:?}");
+        }
+    }
+}
+
+fn machine(disks: &[Disk]) -> Machine {
+    Machine {
+        disks: disks.to_vec(),
+        ..Machine::default()
+    }
+}
+
+fn ms(ms: u64) -> Duration {
+    Duration::from_millis(ms)
+}
+
+#[test]
+fn little_is_not_waited_for() {
+    let few = Sample {
+        dirty: FEW,
+        ..Sample::default()
+    };
+    assert!(Rounds::begin(Instant::now(), few).is_none());
+}
+
+#[test]
+fn disks_are_waited_for_until_they_are_done_however_much_there_is() {
+    for (mib, speed) in [(40, 20), (6000, 100), (40, 4), (4, 1)] {
+        for watched in [true, false] {
+            let mut machine = machine(&[disk(mib, speed)]);
+            let waited = machine.run(watched);
+            assert!(
+                machine.longest_rest() <= ms(FEW * 1000 / (speed * PAGES)),
+                "{mib} MiB"
+            );
+            let least = ms(mib * 1000 / speed);
+            assert!(waited < least + ms(150), "{waited:?} for {mib} MiB");
+        }
+    }
+}
+
+#[test]
+fn the_slow_disk_among_fast_ones_is_waited_for() {
+    let mut disks = [disk(40, 20); 8];
+    disks[7].speed = 4 * PAGES;
+    // And what writers dirty meanwhile, everywhere.
+    for disk in &mut disks {
+        disk.rate = 50;
+    }
+    let mut machine = machine(&disks);
+    let waited = machine.run(true);
+    assert!(machine.longest_rest() < ms(50), "{machine:?}");
+    assert!(waited < ms(11_000), "{waited:?}");
+}
+
+#[test]
+fn a_disk_that_ends_a_request_every_few_seconds_is_waited_for() {
+    let mut slow = disk(4, 1);
+    slow.clump = 1024;
+    let mut machine = machine(&[slow, disk(1, 100)]);
+    machine.run(true);
+    assert!(machine.longest_rest() < ms(100), "{machine:?}");
+}
+
+#[test]
+fn writers_half_as_fast_as_the_disks_make_shorter_and_shorter_rounds() {
+    let mut busy = disk(40, 20);
+    busy.rate = 10 * PAGES;
+    let mut machine = machine(&[busy; 4]);
+    let waited = machine.run(true);
+    assert!(machine.rounds >= 3, "{} rounds", machine.rounds);
+    assert!(machine.longest_rest() < ms(50), "{machine:?}");
+    assert!(waited < ms(5_000), "{waited:?}");
+}
+
+#[test]
+fn writers_as_fast_as_the_disk_are_not_waited_for() {
+    let mut busy = disk(50, 20);
+    busy.rate = 20 * PAGES;
+    let waited = machine(&[busy]).run(true);
+    assert!(waited <= ms(3_000), "{waited:?}");
+}
+
+#[test]
+fn a_trickle_of_writes_does_not_keep_it_waiting() {
+    let mut trickle = disk(40, 20);
+    trickle.rate = PAGES;
+    let waited = machine(&[trickle; 4]).run(true);
+    assert!(waited < ms(2_200), "{waited:?}");
+}
+
+#[test]
+fn writers_on_a_fast_disk_are_written_back_while_a_slow_one_is_waited_for() {
+    let mut fast = disk(10, 100);
+    fast.rate = 20 * PAGES;
+    let mut machine = machine(&[disk(40, 4), fast]);
+    let waited = machine.run(true);
+    assert!(machine.longest_rest() < ms(50), "{machine:?}");
+    assert!(machine.woken > 5 && waited < ms(13_000), "{waited:?}");
+}
+
+#[test]
+fn a_disk_that_writes_nothing_is_not_waited_for_long() {
+    let mut machine = machine(&[disk(50, 0)]);
+    let waited = machine.run(true);
+    assert!(waited >= DEAD && waited < DEAD * 2, "{waited:?}");
+}
+
+#[test]
+fn what_is_dirty_on_no_disk_of_ours_is_not_waited_for() {
+    let mut machine = machine(&[disk(10, 100)]);
+    machine.elsewhere = 100 * PAGES;
+    let waited = machine.run(true);
+    assert!(waited < BEGIN + ms(500), "{waited:?}");
+    assert_eq!(machine.longest_rest(), Duration::ZERO);
+}
+
+#[test]
+fn a_disk_that_is_never_idle_for_its_readers_and_syncs_is_not_waited_for_long() {
+    let started = Instant::now();
+    let sample = |written| Sample {
+        dirty: 10 * FEW,
+        writing: 0,
+        written,
+    };
+    let mut rounds = Rounds::begin(started, sample(0)).unwrap();
+    let mut now = started;
+    let mut looks = 0;
+    while rounds.look(now, sample(looks), &[1]) != Next::Stop {
+        now += ms(10);
+        looks += 1;
+    }
+    assert!(now - started <= PATIENCE + ms(10));
+}
+
+#[test]
+fn flushers_that_have_not_begun_are_waited_for() {
+    let started = Instant::now();
+    let dirty = Sample {
+        dirty: 100 * PAGES,
+        ..Sample::default()
+    };
+    let mut rounds = Rounds::begin(started, dirty).unwrap();
+    let mut now = started;
+    while rounds.look(now, dirty, &[0]) != Next::Stop {
+        now += ms(10);
+    }
+    assert!(now - started >= BEGIN);
+}
