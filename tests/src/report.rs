@@ -41,6 +41,9 @@ pub struct Line {
     pub seen: String,
     /// The declared gap of the C daemon.
     pub gap: Option<String>,
+    /// It is about something that the C daemon does not have.
+    #[serde(default)]
+    pub alone: bool,
     /// Durations the scenario measured, in milliseconds.
     pub timings_ms: Vec<(String, f64)>,
     /// Duration of the whole scenario, in seconds.
@@ -122,6 +125,9 @@ pub fn table(lines: &[Line]) -> String {
 
 /// What one agent showed: said once where the kernels agree, for each where they do not.
 fn cell(lines: &[&Line], agent: &str) -> String {
+    if lines.iter().any(|line| line.alone && line.agent != agent) {
+        return "has no such thing".to_owned();
+    }
     let of = |kernel: Kernel| {
         lines
             .iter()
@@ -188,6 +194,7 @@ mod tests {
             verdict: Verdict::Pass,
             seen: seen.into(),
             gap: None,
+            alone: false,
             timings_ms: vec![],
             took_s: 1.0,
         }
@@ -205,5 +212,15 @@ mod tests {
                         6.1: yes: thawed in 3 ms<br>6.12: not run |";
         assert_eq!(table.lines().last(), Some(expected));
         assert_eq!(counts(&lines, "hv-vssd"), (2, 0, 0));
+    }
+
+    #[test]
+    fn what_the_c_daemon_does_not_have_is_said_so() {
+        let ours = Line {
+            alone: true,
+            ..line("6.1", "hv-vssd", "thawed")
+        };
+        let table = table(&[ours]);
+        assert!(table.ends_with("| 6.1: yes: thawed<br>6.12: not run | has no such thing |\n"));
     }
 }

@@ -25,6 +25,8 @@ pub struct Scenario {
     pub title: &'static str,
     /// Why the C daemon does not keep the promise, if it does not.
     pub c_daemon_gap: Option<&'static str>,
+    /// It is about something that the C daemon does not have.
+    pub hv_vssd_alone: bool,
     /// Does it, and returns one sentence of what was seen.
     pub check: fn(&mut Bed) -> Step<String>,
 }
@@ -157,6 +159,7 @@ pub fn run(scenario: &Scenario, name: &str, kernel: Kernel, agent: Agent) {
         verdict,
         seen: seen.clone(),
         gap: gap.map(ToOwned::to_owned),
+        alone: scenario.hv_vssd_alone,
         timings_ms: std::mem::take(&mut bed.timings),
         took_s: started.elapsed().as_secs_f64(),
     });
@@ -188,7 +191,8 @@ pub fn run(scenario: &Scenario, name: &str, kernel: Kernel, agent: Agent) {
     panic!("{problem}");
 }
 
-/// Defines a scenario and its four tests: both kernels, both agents.
+/// Defines a scenario and its four tests: both kernels, both agents; with `hv_vssd_alone` in place of a gap its two
+/// tests, where there is nothing to compare.
 #[macro_export]
 macro_rules! scenario {
     (
@@ -196,6 +200,20 @@ macro_rules! scenario {
         row: $row:literal, $title:literal,
         c_daemon_gap: $gap:expr,
         fn $name:ident($bed:ident) $body:block
+    ) => {
+        $crate::scenario!(@module [$(#[$doc])*] $row, $title, $gap, false, $name, $bed, $body, [hv_vssd HvVssd, c_daemon CDaemon]);
+    };
+    (
+        $(#[$doc:meta])*
+        row: $row:literal, $title:literal,
+        hv_vssd_alone,
+        fn $name:ident($bed:ident) $body:block
+    ) => {
+        $crate::scenario!(@module [$(#[$doc])*] $row, $title, None, true, $name, $bed, $body, [hv_vssd HvVssd]);
+    };
+    (
+        @module [$(#[$doc:meta])*] $row:literal, $title:literal, $gap:expr, $alone:literal,
+        $name:ident, $bed:ident, $body:block, $agents:tt
     ) => {
         $(#[$doc])*
         mod $name {
@@ -207,26 +225,24 @@ macro_rules! scenario {
                 row: $row,
                 title: $title,
                 c_daemon_gap: $gap,
+                hv_vssd_alone: $alone,
                 check,
             };
 
-            $crate::scenario!(@kernel $name linux_6_1 V6_1);
-            $crate::scenario!(@kernel $name linux_6_12 V6_12);
+            $crate::scenario!(@kernel $name linux_6_1 V6_1 $agents);
+            $crate::scenario!(@kernel $name linux_6_12 V6_12 $agents);
         }
     };
-    (@kernel $name:ident $module:ident $kernel:ident) => {
+    (@kernel $name:ident $module:ident $kernel:ident [$($test:ident $agent:ident),+]) => {
         mod $module {
             use $crate::{agent::Agent, assets::Kernel, scenario::run};
 
-            #[test]
-            fn hv_vssd() {
-                run(&super::SCENARIO, stringify!($name), Kernel::$kernel, Agent::HvVssd);
-            }
-
-            #[test]
-            fn c_daemon() {
-                run(&super::SCENARIO, stringify!($name), Kernel::$kernel, Agent::CDaemon);
-            }
+            $(
+                #[test]
+                fn $test() {
+                    run(&super::SCENARIO, stringify!($name), Kernel::$kernel, Agent::$agent);
+                }
+            )+
         }
     };
 }
