@@ -25,6 +25,11 @@ impl Kept {
         Self::at(&paths::testbed().join("bench").join(kernel.series()))
     }
 
+    /// Where tables and pictures are put, too.
+    pub(crate) fn dir(&self) -> &Path {
+        &self.dir
+    }
+
     fn at(dir: &Path) -> BedResult<Self> {
         fs::create_dir_all(dir).doing(|| format!("making {}", dir.display()))?;
         Ok(Self { dir: dir.into() })

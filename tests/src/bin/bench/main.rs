@@ -51,7 +51,8 @@ fn main() -> ExitCode {
                 print!("{}", tables::markdown(&results));
                 return Ok(());
             }
-            Ok(output::write(&results, into_docs)?)
+            let kept = Kept::of(settings.kernel)?;
+            Ok(output::write(&results, kept.dir(), into_docs)?)
         });
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

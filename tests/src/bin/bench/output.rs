@@ -13,13 +13,11 @@ use crate::tables;
 const BEGIN: &str = "<!-- figures: tests/run bench docs -->";
 const END: &str = "<!-- end of figures -->";
 
-/// Prints the tables, writes them and the pictures to the bed's directory; and to docs/ if asked for.
-pub(crate) fn write(results: &Results, into_docs: bool) -> BedResult<()> {
+/// Prints the tables, writes them and the pictures to `dir`; and to docs/ if asked for.
+pub(crate) fn write(results: &Results, dir: &Path, into_docs: bool) -> BedResult<()> {
     let tables = tables::markdown(results);
     let pictures = PICTURES.map(|(name, figure)| (name, svg::draw(results, figure)));
     print!("{tables}");
-    let dir = paths::testbed().join("bench");
-    std::fs::create_dir_all(&dir).doing(|| format!("making {}", dir.display()))?;
     keep(&dir.join("performance.md"), &tables)?;
     for (name, picture) in &pictures {
         keep(&dir.join(name), picture)?;

@@ -114,11 +114,14 @@ fn row(out: &mut String, title: &str, cells: impl IntoIterator<Item = String>) {
 fn one_case(out: &mut String, case: &Case, measured: &Measured) {
     let agents = measured.agents();
     let most = agents.iter().map(|outcome| outcome.samples.len()).max();
+    let most = match most.unwrap_or(0) {
+        1 => "One checkpoint".to_owned(),
+        number => format!("{number} checkpoints"),
+    };
     let seconds = measured.took.as_secs();
     let _ = writeln!(
         out,
-        "{} checkpoints with each agent; measured in {} min {} s.\n",
-        most.unwrap_or(0),
+        "{most} with each agent; measured in {} min {} s.\n",
         seconds / 60,
         seconds % 60
     );
