@@ -21,6 +21,7 @@ use std::hash::{DefaultHasher, Hasher};
 use std::process::ExitCode;
 use std::time::Instant;
 
+use ::tests::assets;
 use ::tests::error::{BedResult, Context, Step};
 use ::tests::guest::{Guest, Plan};
 
@@ -68,6 +69,7 @@ fn run(settings: &Settings) -> Step<Results> {
         // Tables and picture once more.
         return Ok(Kept::of(settings.kernel)?.all()?);
     }
+    eprintln!("guest {}", assets::prepare(settings.kernel)?);
     let programs = Programs::prepare()?;
     let with_database = CASES
         .iter()
