@@ -165,7 +165,18 @@ fn the_plan_as_json_has_the_documented_keys() {
         keys.sort();
         keys
     };
-    assert_eq!(keys(&plan), ["left_out", "superblocks", "unread_processes"]);
+    assert_eq!(
+        keys(&plan),
+        [
+            "left_out",
+            "refused",
+            "strictness",
+            "superblocks",
+            "unread_processes"
+        ]
+    );
+    assert_eq!(plan["strictness"], "normal");
+    assert!(plan["refused"].as_array().unwrap().is_empty());
     let superblocks = plan["superblocks"].as_array().unwrap();
     let left_out = plan["left_out"].as_array().unwrap();
     for superblock in superblocks {
@@ -244,6 +255,18 @@ fn what_is_excluded_is_listed_with_that_reason() {
         .iter()
         .filter(|entry| entry["reason"] == "excluded");
     assert!(excluded.count() >= types.len());
+}
+
+#[test]
+fn flush_only_is_told_before_anything_else() {
+    let file = config("strictness = \"flush-only\"\n");
+    let path = file.path().to_str().unwrap();
+    let text = stdout(&hv_vssd(&["plan", "--config", path]));
+    assert!(text.starts_with("Nothing is frozen"), "{text}");
+    let plan: Value =
+        serde_json::from_slice(&hv_vssd(&["plan", "--json", "--config", path]).stdout).unwrap();
+    assert_eq!(plan["strictness"], "flush-only");
+    assert_eq!(plan["superblocks"].as_array().unwrap().len(), 0);
 }
 
 #[test]

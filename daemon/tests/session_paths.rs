@@ -218,3 +218,53 @@ fn attempts_to_open_the_channel_are_bounded_in_rate() {
     }
     assert_eq!(session.deadline().unwrap() - now, Duration::from_secs(5));
 }
+
+#[test]
+fn a_reload_is_begun_at_once_while_nothing_is_under_way() {
+    let (mut session, now) = ready();
+    let actions = session.handle(Event::Reload, now);
+    assert_eq!(actions, [Action::StartReload]);
+    assert_eq!(session.handle(Event::Tick, now), [], "and only once");
+    let _ = session.handle(Event::ChannelLost, now);
+    let actions = session.handle(Event::Reload, now);
+    assert_eq!(actions, [Action::StartReload], "also without a channel");
+}
+
+#[test]
+fn a_reload_in_a_checkpoint_waits_for_its_end() {
+    let (mut session, now) = freezing();
+    assert_eq!(session.handle(Event::Reload, now), []);
+    assert_eq!(session.handle(Event::Frozen, now), [ok(Operation::FREEZE)]);
+    assert_eq!(session.handle(Event::Reload, now), []);
+    let actions = session.handle(request(Operation::THAW), now);
+    assert_eq!(actions, [Action::StartThaw]);
+    let actions = session.handle(Event::Thawed { clean: true }, now);
+    assert_eq!(
+        actions,
+        [ok(Operation::THAW), Action::StartReload],
+        "once, and the host first"
+    );
+}
+
+#[test]
+fn the_limits_of_a_reload_hold_for_the_next_checkpoint() {
+    let (mut session, now) = ready();
+    let limits = Limits {
+        freeze_request: Duration::from_secs(7),
+        hold: Duration::from_secs(9),
+    };
+    assert_eq!(session.handle(Event::Reloaded { limits }, now), []);
+    let _ = session.handle(request(Operation::FREEZE), now);
+    assert_eq!(session.deadline(), Some(now + limits.freeze_request));
+    let _ = session.handle(Event::Frozen, now);
+    assert_eq!(session.deadline(), Some(now + limits.hold));
+}
+
+#[test]
+fn a_reload_is_not_begun_by_an_agent_that_ends() {
+    let (mut session, now) = held();
+    let _ = session.handle(Event::Reload, now);
+    let _ = session.handle(Event::Terminate, now);
+    let actions = session.handle(Event::Thawed { clean: true }, now);
+    assert_eq!(actions, [Action::CloseChannel, Action::Exit]);
+}

@@ -30,6 +30,8 @@ struct World {
     opening: bool,
     open_request: Option<Operation>,
     exited: bool,
+    /// A reload was asked for and not begun.
+    reload_wanted: bool,
     log: Vec<String>,
 }
 
@@ -43,6 +45,7 @@ enum Step {
     Opened(bool),
     ReplyRefused(Box<Step>),
     Time(u64),
+    Reload,
     Terminate,
 }
 
@@ -58,6 +61,7 @@ impl World {
             opening: false,
             open_request: None,
             exited: false,
+            reload_wanted: false,
             log: vec![],
         }
     }
@@ -85,6 +89,10 @@ impl World {
             Step::Time(seconds) => {
                 self.now += Duration::from_secs(*seconds);
                 self.feed(Event::Tick, refuse);
+            }
+            Step::Reload => {
+                self.reload_wanted = true;
+                self.feed(Event::Reload, refuse);
             }
             Step::Terminate => self.feed(Event::Terminate, refuse),
             _ => {}
@@ -121,6 +129,14 @@ impl World {
                     self.start(Work::Freezing);
                 }
                 Action::AbortFreeze => assert_eq!(self.work, Work::Freezing, "nothing to abort"),
+                Action::StartReload => {
+                    assert!(
+                        !self.frozen && self.work == Work::Idle,
+                        "a reload in a checkpoint"
+                    );
+                    assert!(self.reload_wanted, "a reload that nobody asked for");
+                    self.reload_wanted = false;
+                }
                 Action::StartThaw => self.start(Work::Thawing),
                 Action::Reply(operation, status) => {
                     self.replied(operation, status);
@@ -175,6 +191,10 @@ impl World {
             State::Closed { .. } | State::Ready | State::Stopped => {
                 assert!(!self.frozen, "frozen in {:?}", self.session.state());
                 assert_eq!(self.work, Work::Idle);
+                assert!(
+                    !self.reload_wanted || self.exited,
+                    "idle, and the reload was forgotten"
+                );
             }
             State::Checking { .. } => assert_eq!(self.work, Work::Checking),
             State::Freezing { .. } => assert_eq!(self.work, Work::Freezing),
@@ -199,6 +219,7 @@ fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         30 => leaf.clone(),
         3 => leaf.prop_map(|step| Step::ReplyRefused(Box::new(step))),
+        2 => Just(Step::Reload),
         1 => Just(Step::Terminate),
     ]
 }

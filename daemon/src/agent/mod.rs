@@ -16,8 +16,10 @@ use std::time::{Duration, Instant};
 use hvutil_sys::device::{Channel, Received};
 use hvutil_sys::vss::{Operation, Status};
 use tokio::io::unix::AsyncFd;
+use tokio::sync::mpsc;
 
 use self::session::{Action, Event, Session, State};
+pub use self::worker::Reload;
 use self::worker::Worker;
 use crate::quiesce::error::with_causes;
 use crate::quiesce::{Backend, Engine};
@@ -58,6 +60,7 @@ pub struct Agent {
     channel: Option<AsyncFd<Channel>>,
     opener: OpenerBox,
     worker: Worker,
+    reloads: Option<mpsc::Receiver<()>>,
     gate: Gate,
     pending: VecDeque<Event>,
     complained: bool,
@@ -81,13 +84,37 @@ impl Agent {
         limits: session::Limits,
         opener: Opener,
     ) -> Result<Self, StartError> {
+        Self::start_with(engine, limits, opener, None)
+    }
+
+    /// As [`Agent::start`]; and whatever comes through `reloads.0` makes it call `reloads.1`, at once or when the checkpoint at work is over.
+    ///
+    /// # Errors
+    /// As [`Agent::start`].
+    pub fn start_reloadable<B: Backend>(
+        engine: Engine<B>,
+        limits: session::Limits,
+        opener: Opener,
+        reloads: (mpsc::Receiver<()>, Reload<B>),
+    ) -> Result<Self, StartError> {
+        Self::start_with(engine, limits, opener, Some(reloads))
+    }
+
+    fn start_with<B: Backend>(
+        engine: Engine<B>,
+        limits: session::Limits,
+        opener: Opener,
+        reloads: Option<(mpsc::Receiver<()>, Reload<B>)>,
+    ) -> Result<Self, StartError> {
+        let (reloads, reload) = reloads.unzip();
         let gate = engine.gate();
         let mut agent = Self {
             gate,
             session: Session::new(limits, Instant::now()),
             channel: None,
             opener: OpenerBox(opener),
-            worker: Worker::start(engine).map_err(StartError::Thread)?,
+            worker: Worker::start(engine, reload).map_err(StartError::Thread)?,
+            reloads,
             pending: VecDeque::new(),
             complained: false,
         };
@@ -116,6 +143,7 @@ impl Agent {
                     asked_to_end = true;
                     Event::Terminate
                 }
+                () = next_reload(&mut self.reloads) => Event::Reload,
                 event = next_message(self.channel.as_ref()) => event,
                 () = sleep_until(self.session.deadline()) => Event::Tick,
                 // Only while a stopped reader keeps the log waiting.
@@ -155,6 +183,7 @@ impl Agent {
             }
             Action::AbortFreeze => self.worker.abort(),
             Action::StartThaw => self.worker.thaw(),
+            Action::StartReload => self.worker.reload(),
             Action::Reply(operation, status) => self.reply(operation, status),
             Action::CloseChannel => self.channel = None,
             Action::OpenChannel => {
@@ -238,6 +267,15 @@ async fn next_message(channel: Option<&AsyncFd<Channel>>) -> Event {
             }
         }
     }
+}
+
+async fn next_reload(reloads: &mut Option<mpsc::Receiver<()>>) {
+    if let Some(reloads) = reloads {
+        if reloads.recv().await.is_some() {
+            return;
+        }
+    }
+    std::future::pending().await
 }
 
 async fn sleep_until(deadline: Option<Instant>) {

@@ -21,6 +21,8 @@ pub struct Session {
     open: bool,
     /// The last hold ended before the host asked for THAW.
     ended_early: bool,
+    /// The configuration is to be read again once no checkpoint is under way.
+    reload_wanted: bool,
 }
 
 impl Session {
@@ -35,6 +37,7 @@ impl Session {
             backoff: Backoff::default(),
             open: false,
             ended_early: false,
+            reload_wanted: false,
         }
     }
 
@@ -58,7 +61,7 @@ impl Session {
     /// Takes one event at time `now`; the actions are to be done in their order.
     #[must_use]
     pub fn handle(&mut self, event: Event, now: Instant) -> Vec<Action> {
-        match event {
+        let mut actions = match event {
             Event::Opened => self.opened(),
             Event::OpenFailed => self.open_failed(now),
             Event::Request(operation) => self.request(operation, now),
@@ -69,9 +72,27 @@ impl Session {
             Event::Frozen => self.frozen(now),
             Event::FreezeFailed => self.freeze_failed(now),
             Event::Thawed { clean } => self.thawed(clean, now),
+            Event::Reload => {
+                self.reload_wanted = true;
+                vec![]
+            }
+            Event::Reloaded { limits } => {
+                self.limits = limits;
+                vec![]
+            }
             Event::Terminate => self.terminate(),
             Event::Tick => self.tick(now),
+        };
+        if self.reload_wanted && self.is_idle() {
+            self.reload_wanted = false;
+            actions.push(Action::StartReload);
         }
+        actions
+    }
+
+    /// Nothing is frozen, and nothing is being done that leads there.
+    fn is_idle(&self) -> bool {
+        matches!(self.state, State::Ready | State::Closed { .. })
     }
 
     fn opened(&mut self) -> Vec<Action> {

@@ -104,6 +104,13 @@ pub enum Event {
         /// Every file system was still frozen by us and is thawed now.
         clean: bool,
     },
+    /// The configuration is to be read again.
+    Reload,
+    /// It was, and these are in force.
+    Reloaded {
+        /// From the next request on.
+        limits: Limits,
+    },
     /// The process is asked to end.
     Terminate,
     /// A deadline may have passed.
@@ -121,6 +128,8 @@ pub enum Action {
     AbortFreeze,
     /// Thaw; answer with [`Event::Thawed`].
     StartThaw,
+    /// Read the configuration again; answer with [`Event::Reloaded`] if it can be used.
+    StartReload,
     /// Answer the host's request.
     Reply(Operation, Status),
     /// Drop the channel: the driver tells the host failure if a request is open.

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
-use super::session::Event;
+use super::session::{Event, Limits};
 use crate::hooks::Outcome;
 use crate::quiesce::error::with_causes;
 use crate::quiesce::report::PhaseName;
@@ -20,8 +20,13 @@ enum Command {
     Thaw,
     /// Hooks have let the applications go on.
     ApplicationsThawed,
+    Reload,
     End,
 }
+
+/// Reads the configuration again, and puts the engine's share of it in force; returns the session's share. On an error everything stays as it was.
+pub type Reload<B> =
+    Box<dyn FnMut(&mut Engine<B>) -> Result<Limits, Box<dyn std::error::Error>> + Send>;
 
 /// How often systemd is told that the end takes longer.
 const STOP_STEP: Duration = Duration::from_secs(5);
@@ -36,13 +41,18 @@ pub(super) struct Worker {
 }
 
 impl Worker {
-    pub(super) fn start<B: Backend>(engine: Engine<B>) -> io::Result<Self> {
+    pub(super) fn start<B: Backend>(
+        engine: Engine<B>,
+        reload: Option<Reload<B>>,
+    ) -> io::Result<Self> {
         let (commands, inbox) = mpsc::channel();
         let (outbox, outcomes) = unbounded_channel();
         let signal = engine.signal();
         let desk = Desk {
             engine,
             unfinished: None,
+            reload: reload,
+            reload_wanted: false,
             commands: commands.clone(),
             outbox,
         };
@@ -76,6 +86,10 @@ impl Worker {
         self.send(Command::Thaw);
     }
 
+    pub(super) fn reload(&self) {
+        self.send(Command::Reload);
+    }
+
     /// The next outcome; `None` when the thread has died.
     pub(super) async fn outcome(&mut self) -> Option<Event> {
         self.outcomes.recv().await
@@ -105,6 +119,9 @@ struct Desk<B: Backend> {
     engine: Engine<B>,
     /// The report of a checkpoint whose applications do not go on yet.
     unfinished: Option<Report>,
+    reload: Option<Reload<B>>,
+    /// A reload waits until applications go on: their hooks belong to the configuration before.
+    reload_wanted: bool,
     commands: mpsc::Sender<Command>,
     outbox: UnboundedSender<Event>,
 }
@@ -147,6 +164,11 @@ impl<B: Backend> Desk<B> {
                 Command::ApplicationsThawed => {
                     // A freeze that came meanwhile may have waited for them already.
                     self.finish(Until::Elapsed(Duration::ZERO));
+                    self.reload_if_wanted();
+                }
+                Command::Reload => {
+                    self.reload_wanted = true;
+                    self.reload_if_wanted();
                 }
                 Command::End => break,
             }
@@ -175,6 +197,28 @@ impl<B: Backend> Desk<B> {
         } else {
             self.tell(Event::FreezeFailed);
             tracing::error!("freeze given up while hooks of the last checkpoint were at work");
+        }
+    }
+
+    fn reload_if_wanted(&mut self) {
+        if !self.reload_wanted || !self.finish(Until::Elapsed(Duration::ZERO)) {
+            return;
+        }
+        self.reload_wanted = false;
+        let Some(reload) = &mut self.reload else {
+            return;
+        };
+        match reload(&mut self.engine) {
+            Ok(limits) => {
+                self.tell(Event::Reloaded { limits });
+                tracing::info!(
+                    "the configuration was read again: in force from the next checkpoint on"
+                );
+            }
+            Err(error) => tracing::error!(
+                "the configuration was not taken, and the one before stays in force: {}",
+                with_causes(error.as_ref())
+            ),
         }
     }
 
@@ -216,7 +260,8 @@ impl<B: Backend> Desk<B> {
 }
 
 fn log(report: &Report) {
-    tracing::info!("thawed: {report}");
+    let done = if report.flush_only { "done" } else { "thawed" };
+    tracing::info!("{done}: {report}");
     for file_system in &report.file_systems {
         tracing::debug!("{file_system}");
     }

@@ -8,12 +8,12 @@ use hvutil_sys::device::{Channel, DEFAULT_PATH};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 
-use super::{CommandResult, ConfigArguments};
+use super::{CommandResult, ConfigArguments, engine};
 use crate::agent::single::{self, Single};
-use crate::agent::{Agent, session};
-use crate::config::Config;
+use crate::agent::{Agent, Reload, session};
+use crate::config::{Config, Strictness};
 use crate::confine;
-use crate::quiesce::Limits;
+use crate::quiesce::Kernel;
 use crate::quiesce::error::with_causes;
 use crate::quiesce::expedite::Expedite;
 use crate::quiesce::guardian::Guardian;
@@ -24,7 +24,7 @@ use crate::telemetry::{Gate, log};
 /// Serve the host: this is what the systemd service runs
 ///
 /// Registers with the kernel's driver and answers the host's HOT_BACKUP, FREEZE and THAW until SIGTERM or SIGINT.
-/// Needs root. Logs to standard error.
+/// SIGHUP reads the configuration again, after the checkpoint if one is under way. Needs root. Logs to standard error.
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
     #[command(flatten)]
@@ -47,22 +47,30 @@ pub(super) fn main(arguments: &Arguments) -> CommandResult {
     };
     log::init(level, log::stderr_is_journal(), gate.clone())?;
     confine::require_capabilities()?;
-    super::engine::confine(&config);
+    engine::confine();
     let _only = Single::acquire(Path::new(single::DEFAULT_PATH))?;
     recover();
     let device = arguments.device.clone();
     // This thread lives as long as the agent: its end is what the guardian watches for.
     let guardian = Guardian::start(true)?;
-    let engine = super::engine::engine(&config, engine_limits(&config), guardian, gate);
+    let engine = engine::engine(&config, engine::limits(&config), guardian, gate);
+    warn_of(&config);
     tokio::runtime::Builder::new_current_thread()
         .enable_io()
         .enable_time()
         .build()?
         .block_on(async {
             // Before the first registration, so that no signal can end the process in a hold.
-            let mut ends = stop_signals()?;
+            let ends = [
+                SignalKind::terminate(),
+                SignalKind::interrupt(),
+                SignalKind::quit(),
+            ];
+            let mut ends = heard(&ends)?;
+            let reloads = heard(&[SignalKind::hangup()])?;
             let opener = Box::new(move || Channel::open(&device));
-            let agent = Agent::start(engine, session_limits(&config), opener)?;
+            let reload = (reloads, reload(arguments.config.config.clone()));
+            let agent = Agent::start_reloadable(engine, session_limits(&config), opener, reload)?;
             tracing::info!(
                 "registered with the driver at {}",
                 arguments.device.display()
@@ -76,16 +84,30 @@ pub(super) fn main(arguments: &Arguments) -> CommandResult {
         })
 }
 
-/// Whatever asks the process to end is heard here, and ends no hold by itself.
-fn stop_signals() -> io::Result<mpsc::Receiver<()>> {
+/// Reads the same files as at the start.
+fn reload(path: Option<PathBuf>) -> Reload<Kernel> {
+    Box::new(move |running| {
+        let config = Config::load(path.as_deref())?;
+        engine::configure(running, &config);
+        warn_of(&config);
+        Ok(session_limits(&config))
+    })
+}
+
+/// An operator who did not mean it must see it before the first backup.
+fn warn_of(config: &Config) {
+    if config.strictness == Strictness::FlushOnly {
+        tracing::warn!(
+            "strictness = \"flush-only\": nothing will be frozen, and images are only crash-consistent"
+        );
+    }
+}
+
+/// One message for each of these signals; none of them ends the process by itself any more, or a hold.
+fn heard(kinds: &[SignalKind]) -> io::Result<mpsc::Receiver<()>> {
     let (sender, receiver) = mpsc::channel(1);
-    for kind in [
-        SignalKind::terminate(),
-        SignalKind::interrupt(),
-        SignalKind::hangup(),
-        SignalKind::quit(),
-    ] {
-        let mut signal = signal(kind)?;
+    for kind in kinds {
+        let mut signal = signal(*kind)?;
         let sender = sender.clone();
         tokio::spawn(async move {
             while signal.recv().await.is_some() {
@@ -119,15 +141,6 @@ fn recover() {
             }
         }
         Err(error) => tracing::error!("{}", with_causes(&error)),
-    }
-}
-
-/// The engine's share of the limits.
-pub(super) fn engine_limits(config: &Config) -> Limits {
-    Limits {
-        flush: Duration::from_secs(config.limits.flush),
-        freeze: Duration::from_secs(config.limits.freeze),
-        hold: Duration::from_secs(config.limits.hold),
     }
 }
 

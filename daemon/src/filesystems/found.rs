@@ -27,6 +27,8 @@ pub(crate) struct Found<'a> {
     pub(crate) is_root: bool,
     /// The policy names one of its mounts.
     is_excluded: bool,
+    /// The policy's lists of what to include do.
+    is_included: bool,
 }
 
 /// A mount, and how it can be reached.
@@ -100,6 +102,7 @@ struct Group<'a> {
     mounts: Vec<Seen<'a>>,
     is_root: bool,
     is_excluded: bool,
+    is_included: bool,
     is_open: bool,
 }
 
@@ -137,7 +140,9 @@ impl<'a> Group<'a> {
     fn add(&mut self, seen: Seen<'a>, policy: &Policy, most: usize) {
         self.is_root |= seen.is_root();
         self.is_open |= seen.is_open();
-        self.is_excluded = self.is_excluded || policy.excludes(&seen.mount, seen.via.is_none());
+        let here = seen.via.is_none();
+        self.is_excluded = self.is_excluded || policy.excludes(&seen.mount, here);
+        self.is_included = self.is_included || policy.includes(&seen.mount, here);
         if self.mounts.len() < most {
             self.mounts.push(seen);
             if self.mounts.len() == most {
@@ -160,6 +165,7 @@ impl<'a> Group<'a> {
             mounts: self.mounts,
             is_root: self.is_root,
             is_excluded: self.is_excluded,
+            is_included: self.is_included,
         })
     }
 }
@@ -199,18 +205,37 @@ impl Found<'_> {
     /// Why a superblock is left out; `None` for one to freeze.
     pub(crate) fn reason(&self, kind: Kind, scan: &Scan, policy: &Policy) -> Option<Reason> {
         let members = || scan.members.get(&self.best.dev).into_iter().flatten();
-        let excluded =
-            || self.is_excluded || members().any(|dev| policy.names(*dev, scan.devices.get(dev)));
+        let excluded = || {
+            self.is_excluded
+                || members().any(|dev| policy.excludes_device(*dev, scan.devices.get(dev)))
+        };
+        let included = || {
+            policy.includes_all()
+                || self.is_included
+                || members().any(|dev| policy.includes_device(*dev, scan.devices.get(dev)))
+        };
         match kind {
             Kind::Remote => Some(Reason::Remote),
+            // Never opened in any case; but on a disk of this guest, and so in its image.
+            Kind::Fuse if self.is_fuse_on_a_disk() && !excluded() && included() => {
+                Some(Reason::FuseOnDisk)
+            }
             Kind::Fuse => Some(Reason::Fuse),
             Kind::Pseudo => Some(Reason::Pseudo),
             _ if excluded() => Some(Reason::Excluded),
+            _ if !included() => Some(Reason::NotIncluded),
             _ if self.best.superblock_is_read_only() => Some(Reason::ReadOnly),
             Kind::Layered(_) => Some(Reason::Layered),
             Kind::CannotFreeze => Some(Reason::CannotFreeze),
+            Kind::Freezable if policy.flush_only => Some(Reason::FlushOnly),
             Kind::Freezable => None,
         }
+    }
+
+    /// Such as ntfs-3g: the kernel mounts its device for it.
+    fn is_fuse_on_a_disk(&self) -> bool {
+        let base = self.best.fstype.split('.').next();
+        base == Some("fuseblk") && !self.best.superblock_is_read_only()
     }
 
     fn candidates(&self) -> Vec<Candidate> {

@@ -112,7 +112,14 @@ impl Plan {
         self.stages.iter().flatten()
     }
 
-    /// The file systems that are flushed because they cannot be frozen.
+    /// The file systems that are writable and local, and cannot be frozen: the image has them as after a power cut, and nobody asked for that.
+    pub fn gaps(&self) -> impl Iterator<Item = &LeftOut> {
+        self.left_out
+            .iter()
+            .filter(|left_out| left_out.reason.is_a_gap())
+    }
+
+    /// The file systems that are flushed and not frozen.
     pub fn flushed(&self) -> impl Iterator<Item = &LeftOut> {
         self.left_out.iter().filter(|left_out| left_out.flush)
     }

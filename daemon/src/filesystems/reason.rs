@@ -9,8 +9,14 @@ use serde::{Serialize, Serializer};
 pub enum Reason {
     /// Excluded by configuration.
     Excluded,
+    /// There are lists of what to include, and it is on none.
+    NotIncluded,
+    /// Nothing is frozen, by configuration.
+    FlushOnly,
     /// Its driver cannot freeze.
     CannotFreeze,
+    /// On a disk, but served by a process of this guest.
+    FuseOnDisk,
     /// Served by a process of this guest.
     Fuse,
     /// On a server elsewhere.
@@ -29,7 +35,10 @@ impl Reason {
     pub const fn code(self) -> &'static str {
         match self {
             Self::Excluded => "excluded",
+            Self::NotIncluded => "not-included",
+            Self::FlushOnly => "flush-only",
             Self::CannotFreeze => "cannot-freeze",
+            Self::FuseOnDisk => "fuse-on-disk",
             Self::Fuse => "fuse",
             Self::Remote => "remote",
             Self::Layered => "layered",
@@ -41,7 +50,14 @@ impl Reason {
     /// Whether the file system is flushed with `syncfs` (`man 2 syncfs`) in place of being frozen: local, writable, and not to be frozen at all.
     #[must_use]
     pub const fn is_flushed(self) -> bool {
-        matches!(self, Self::CannotFreeze)
+        matches!(self, Self::CannotFreeze | Self::FlushOnly)
+    }
+
+    /// Whether the image misses something that nobody wanted it to miss: it is writable and local, but cannot be frozen. `strictness = "strict"` takes no
+    /// checkpoint then.
+    #[must_use]
+    pub const fn is_a_gap(self) -> bool {
+        matches!(self, Self::CannotFreeze | Self::FuseOnDisk)
     }
 }
 
@@ -49,7 +65,10 @@ impl fmt::Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Excluded => "excluded by configuration",
+            Self::NotIncluded => "not included by configuration",
+            Self::FlushOnly => "flushed, not frozen, by configuration",
             Self::CannotFreeze => "cannot be frozen; flushed instead",
+            Self::FuseOnDisk => "on a disk, but served by a process (FUSE); never opened",
             Self::Fuse => "served by a process (FUSE); never opened",
             Self::Remote => "on a server; never opened",
             Self::Layered => "stored on another file system",

@@ -176,6 +176,10 @@ impl Baseline {
     /// Decided by type and policy alone, without a look into sysfs. Pure.
     #[must_use]
     pub fn appeared_in(&self, now: &MountTable, policy: &Policy) -> Vec<PathBuf> {
+        if policy.flush_only {
+            // Nothing is frozen, so that nothing can be missing.
+            return Vec::new();
+        }
         let kind = |fstype: &str| Kind::of(fstype, |name| self.nodev.contains(name));
         let kinds = Kinds::of(now, kind);
         let mut known = None;
@@ -200,8 +204,18 @@ impl Baseline {
             .filter(|mount| policy.excludes(mount, true))
             .map(|mount| mount.dev)
             .collect();
+        // One that the lists of what to include name does, too.
+        let included: HashSet<DeviceNumber> = new
+            .iter()
+            .filter(|mount| policy.may_include(mount))
+            .map(|mount| mount.dev)
+            .collect();
         let mut seen = HashSet::new();
-        new.retain(|mount| !excluded.contains(&mount.dev) && seen.insert(mount.dev));
+        new.retain(|mount| {
+            included.contains(&mount.dev)
+                && !excluded.contains(&mount.dev)
+                && seen.insert(mount.dev)
+        });
         new.iter()
             .map(|mount| mount.mount_point.to_owned())
             .collect()
@@ -293,5 +307,10 @@ mod tests {
         assert_eq!(names(new, r#"exclude_mount_points = ["/b"]"#), NONE);
         assert_eq!(names(new, r#"exclude_devices = ["8:9"]"#), NONE);
         assert_eq!(names(new, r#"exclude_types = ["xfs"]"#), ["/a"]);
+        assert_eq!(names(new, r#"include_mount_points = ["/b"]"#), ["/a"]);
+        assert_eq!(names(new, r#"include_types = ["xfs"]"#), NONE);
+        // The device's other names are not known here: a new plan tells.
+        assert_eq!(names(new, r#"include_devices = ["sdq"]"#), ["/a"]);
+        assert_eq!(names(new, "flush_only = true"), NONE);
     }
 }

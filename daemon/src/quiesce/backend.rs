@@ -19,12 +19,13 @@ pub trait Backend: std::fmt::Debug + Send + Sync + 'static {
     /// [`ScanError`]: a table cannot be read or understood.
     fn plan(&self) -> Result<Plan, ScanError>;
 
-    /// Makes a plan ahead, for a later call of [`Backend::plan`] to use if it is still right by then.
+    /// Makes a plan ahead, for a later call of [`Backend::plan`] to use if it is still right by then. Its [gaps](Plan::gaps).
     ///
     /// # Errors
     /// As [`Backend::plan`].
-    fn foresee(&self) -> Result<(), ScanError> {
-        self.plan().map(drop)
+    fn foresee(&self) -> Result<Vec<Target>, ScanError> {
+        self.plan()
+            .map(|plan| plan.gaps().map(Target::from).collect())
     }
 
     /// Opens a file system for the other calls, and verifies that it is the one meant.

@@ -11,13 +11,13 @@ use super::guardian::{Guard, GuardianError};
 use super::hold::{Hold, THAW_PATIENCE};
 use super::ledger::{Ledger, Place};
 use super::pool::Pool;
-use super::prepare::{in_time, plan_and_open};
+use super::prepare::{accept_no_gap, in_time, plan_and_open};
 use super::recovery;
 use super::report::{AskedBy, PhaseName, Report};
 use super::resting::{Resting, Until};
 use super::signal::Signal;
 use super::slot::{Operation, Slot};
-use crate::config::ForeignFreeze;
+use crate::config::{ForeignFreeze, Strictness};
 use crate::filesystems::DeviceNumber;
 use crate::hooks::{Applications, Outcome};
 use crate::telemetry::Gate;
@@ -66,6 +66,7 @@ pub struct Engine<B: Backend> {
     gate: Gate,
     signal: Arc<Signal>,
     foreign: ForeignFreeze,
+    strictness: Strictness,
     guard: Option<Box<dyn Guard>>,
     place: Place,
     ledger: Option<Arc<Ledger>>,
@@ -92,6 +93,7 @@ impl<B: Backend> Engine<B> {
             gate,
             signal: Arc::default(),
             foreign: ForeignFreeze::default(),
+            strictness: Strictness::default(),
             guard: None,
             place: Place::Memory,
             ledger: None,
@@ -132,6 +134,28 @@ impl<B: Backend> Engine<B> {
         self.applications.replace(applications);
     }
 
+    /// With another rule for what cannot be frozen. [`Strictness::FlushOnly`] needs a backend that plans accordingly.
+    #[must_use]
+    pub fn strictness(mut self, rule: Strictness) -> Self {
+        self.strictness = rule;
+        self
+    }
+
+    /// Puts another configuration in force, for the next checkpoint; to be called while nothing is held.
+    pub fn configure(
+        &mut self,
+        backend: B,
+        limits: Limits,
+        foreign: ForeignFreeze,
+        strictness: Strictness,
+    ) {
+        // What is left over of an earlier checkpoint is thawed through the new one: its handles are as good.
+        self.backend = Arc::new(backend);
+        self.limits = limits;
+        self.foreign = foreign;
+        self.strictness = strictness;
+    }
+
     /// The gate that holds the log back during a hold.
     pub fn gate(&self) -> Gate {
         self.gate.clone()
@@ -154,7 +178,14 @@ impl<B: Backend> Engine<B> {
             guard.check()?;
         }
         let backend = Arc::clone(&self.backend);
-        let look = move || Ok(backend.foresee()?);
+        let strict = self.strictness == Strictness::Strict;
+        let look = move || {
+            let gaps = backend.foresee()?;
+            if strict {
+                accept_no_gap(gaps.into_iter())?;
+            }
+            Ok(())
+        };
         in_time(look, LOOK_LIMIT, &self.signal, &mut self.preparing)
     }
 
@@ -177,6 +208,7 @@ impl<B: Backend> Engine<B> {
         }
         self.open_log();
         let mut report = Report::begin(checkpoint.asked_by);
+        report.flush_only = self.strictness == Strictness::FlushOnly;
         self.rested = false;
         self.thaw_applications(Outcome::Failure, || {});
         let result = if self.applications.wait(&self.signal, Until::Aborted) {
@@ -279,9 +311,10 @@ impl<B: Backend> Engine<B> {
                 .ok_or(GuardianError::Unguarded)?;
             guard.arm(&ledger, &handles, limit)?;
         }
-        hold.gate = Some(self.gate.close());
+        // Where nothing is frozen, the log can go on.
+        hold.gate = hold.holds_any().then(|| self.gate.close());
         faults::reach("freeze");
-        hold.freeze(self.limits.freeze, self.foreign)?;
+        hold.freeze(self.limits.freeze, self.foreign, self.strictness)?;
         faults::reach("frozen");
         Ok(())
     }
@@ -402,7 +435,8 @@ impl<B: Backend> Engine<B> {
         let started = Instant::now();
         let backend = Arc::clone(&self.backend);
         let only = checkpoint.only.clone();
-        let open = move || plan_and_open(&*backend, only.as_deref());
+        let strict = self.strictness == Strictness::Strict;
+        let open = move || plan_and_open(&*backend, only.as_deref(), strict);
         let prepared = in_time(open, OPEN_LIMIT, &self.signal, &mut self.preparing);
         report.phase(PhaseName::Prepare, started);
         let prepared = prepared?;

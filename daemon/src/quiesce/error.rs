@@ -38,6 +38,11 @@ pub enum FreezeError {
     /// Write-back takes longer than the flush limit.
     #[error("{0} still writes back after {secs} s: nothing was frozen", secs = .1.as_secs())]
     FlushLimit(String, Duration),
+    /// Nobody accepts that it would only be flushed, or less.
+    #[error(
+        "{0} is writable and local, and cannot be frozen, which strictness = \"strict\" does not accept: exclude it, or set strictness = \"normal\""
+    )]
+    Gap(String),
     /// Frozen already, and not by us.
     #[error(
         "{0} is frozen already by someone else (an administrator, a snapshot): thaw it with 'fsfreeze -u', or wait for the snapshot to end"

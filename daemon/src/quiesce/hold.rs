@@ -14,7 +14,7 @@ use super::pool::Pool;
 use super::report::{FileSystemReport, FileSystemResult, PhaseName, Report};
 use super::signal::{Signal, Waited};
 use super::slot::{Operation, Slot};
-use crate::config::ForeignFreeze;
+use crate::config::{ForeignFreeze, Strictness};
 use crate::telemetry::gate::Closed;
 
 /// How long a thaw may take before the next stage is thawed regardless.
@@ -44,6 +44,11 @@ pub(super) struct Hold<B: Backend> {
 impl<B: Backend> Hold<B> {
     pub(super) fn all(&self) -> impl Iterator<Item = &Arc<Slot<B>>> {
         self.stages.iter().flatten().chain(&self.flushed_only)
+    }
+
+    /// Whether there is anything to freeze.
+    pub(super) fn holds_any(&self) -> bool {
+        self.stages.iter().any(|stage| !stage.is_empty())
     }
 
     /// Calls that have not returned, and file systems that could not be thawed.
@@ -76,10 +81,11 @@ impl<B: Backend> Hold<B> {
         &mut self,
         limit: Duration,
         foreign: ForeignFreeze,
+        strictness: Strictness,
     ) -> Result<(), FreezeError> {
         let _hurry = Hurry::begin(&self.backend);
         let started = Instant::now();
-        let frozen = self.freeze_stages(started, limit, foreign);
+        let frozen = self.freeze_stages(started, limit, foreign, strictness);
         self.frozen_at = Instant::now();
         self.report.phase(PhaseName::Freeze, started);
         frozen
@@ -90,6 +96,7 @@ impl<B: Backend> Hold<B> {
         started: Instant,
         limit: Duration,
         foreign: ForeignFreeze,
+        strictness: Strictness,
     ) -> Result<(), FreezeError> {
         let mut cannot = Vec::new();
         for stage in &self.stages {
@@ -117,6 +124,9 @@ impl<B: Backend> Hold<B> {
                 match slot.take_failure() {
                     None => {}
                     Some(error) if error.raw_os_error() == Some(libc::EOPNOTSUPP) => {
+                        if strictness == Strictness::Strict {
+                            return Err(FreezeError::Gap(slot.target().to_string()));
+                        }
                         cannot.push(Arc::clone(slot));
                     }
                     Some(error) if error.raw_os_error() == Some(libc::EBUSY) => {

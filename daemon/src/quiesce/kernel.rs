@@ -104,7 +104,8 @@ impl Kernel {
                 count(plan.unread_processes, "process")
             );
         }
-        plan.left_out.retain(|left_out| left_out.flush);
+        plan.left_out
+            .retain(|left_out| left_out.flush || left_out.reason.is_a_gap());
         let seen = Seen {
             watch,
             others: others.fingerprint(),
@@ -163,10 +164,12 @@ impl Backend for Kernel {
         Ok(plan)
     }
 
-    fn foresee(&self) -> Result<(), ScanError> {
+    fn foresee(&self) -> Result<Vec<Target>, ScanError> {
         let (seen, _) = self.look()?;
+        let gaps = seen.plan.iter().flat_map(Plan::gaps).map(Target::from);
+        let gaps = gaps.collect();
         *self.seen() = Some(seen);
-        Ok(())
+        Ok(gaps)
     }
 
     fn open(&self, target: &Target) -> Result<Handle, HandleError> {

@@ -73,10 +73,11 @@ pub(super) fn in_time<T: Send + 'static>(
 }
 
 /// A mount that vanished in between makes a new plan, so that no parent is frozen for it.
-/// `only`: nothing but these file systems.
+/// `only`: nothing but these file systems. `strict`: no gap is accepted.
 pub(super) fn plan_and_open<B: Backend>(
     backend: &B,
     only: Option<&[DeviceNumber]>,
+    strict: bool,
 ) -> Result<Prepared<B>, FreezeError> {
     let mut attempts = 0;
     loop {
@@ -89,6 +90,9 @@ pub(super) fn plan_and_open<B: Backend>(
             plan.stages.retain(|stage| !stage.is_empty());
             plan.left_out
                 .retain(|left_out| only.contains(&left_out.dev));
+        }
+        if strict {
+            accept_no_gap(plan.gaps().map(Target::from))?;
         }
         faults::reach("open");
         match open_all(backend, &plan) {
@@ -109,6 +113,14 @@ pub(super) fn plan_and_open<B: Backend>(
             Err(error) if attempts == MOST_PLANS => return Err(error),
             Err(_) => {}
         }
+    }
+}
+
+/// Refuses the first gap.
+pub(super) fn accept_no_gap(mut gaps: impl Iterator<Item = Target>) -> Result<(), FreezeError> {
+    match gaps.next() {
+        Some(gap) => Err(FreezeError::Gap(gap.to_string())),
+        None => Ok(()),
     }
 }
 

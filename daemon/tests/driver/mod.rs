@@ -13,7 +13,7 @@ use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use hv_vssd::agent::{Agent, session};
+use hv_vssd::agent::{Agent, Reload, session};
 use hv_vssd::quiesce::Engine;
 use hv_vssd::telemetry::Gate;
 use hvutil_sys::device::Channel;
@@ -43,18 +43,27 @@ impl Driver {
     pub(crate) fn start_with_applications(double: &Double, database: &Arc<Database>) -> Self {
         let database = Arc::clone(database);
         let make = move |engine: Engine<Double>| engine.with_applications(database);
-        Self::start_engine(double, PATIENCE, double.gate(), make)
+        Self::start_engine(double, PATIENCE, double.gate(), no_reload(), make)
     }
 
     /// With a hold limit and a log of its own.
     pub(crate) fn start_with(double: &Double, hold: Duration, gate: Gate) -> Self {
-        Self::start_engine(double, hold, gate, |engine| engine)
+        Self::start_engine(double, hold, gate, no_reload(), |engine| engine)
+    }
+
+    /// With someone who asks for reloads, and what is done then.
+    pub(crate) fn start_reloadable(
+        double: &Double,
+        reload: (tokio::sync::mpsc::Receiver<()>, Reload<Double>),
+    ) -> Self {
+        Self::start_engine(double, PATIENCE, double.gate(), reload, |engine| engine)
     }
 
     fn start_engine(
         double: &Double,
         hold: Duration,
         gate: Gate,
+        reload: (tokio::sync::mpsc::Receiver<()>, Reload<Double>),
         make: impl FnOnce(Engine<Double>) -> Engine<Double> + Send + 'static,
     ) -> Self {
         let (offer, opened) = mpsc::channel();
@@ -63,7 +72,9 @@ impl Driver {
         let agent = thread::spawn(move || {
             let limits = super::double::limits(PATIENCE);
             let engine = make(Engine::new(double, limits, gate));
-            serve(engine, hold, offer, async { drop(asked_to_end.await) })
+            serve(engine, hold, offer, reload, async {
+                drop(asked_to_end.await)
+            })
         });
         let mut driver = Self {
             fd: None,
@@ -157,10 +168,17 @@ impl Drop for Driver {
     }
 }
 
+/// Nobody asks for one.
+fn no_reload() -> (tokio::sync::mpsc::Receiver<()>, Reload<Double>) {
+    let (_, reloads) = tokio::sync::mpsc::channel(1);
+    (reloads, Box::new(|_| Err("no reload".into())))
+}
+
 fn serve(
     engine: Engine<Double>,
     hold: Duration,
     offer: mpsc::Sender<OwnedFd>,
+    reload: (tokio::sync::mpsc::Receiver<()>, Reload<Double>),
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), String> {
     let limits = session::Limits {
@@ -183,7 +201,8 @@ fn serve(
         .build()
         .unwrap();
     runtime.block_on(async {
-        let agent = Agent::start(engine, limits, opener).map_err(|error| error.to_string())?;
+        let agent = Agent::start_reloadable(engine, limits, opener, reload)
+            .map_err(|error| error.to_string())?;
         agent.run(shutdown).await.map_err(|error| error.to_string())
     })
 }

@@ -92,6 +92,7 @@ impl Model {
             }
             8 if self.open => self.feed(Event::Malformed(usize::from(detail))),
             9 if detail == 0 => self.feed(Event::Terminate),
+            9 if detail % 3 == 1 => self.feed(Event::Reload),
             _ => {
                 self.now += Duration::from_secs(u64::from(detail) * u64::from(detail));
                 self.feed(Event::Tick);
@@ -135,6 +136,7 @@ impl Model {
         match action {
             Action::StartCheck => self.start(Engine::Idle, Engine::Checking),
             Action::StartFreeze => self.start(Engine::Idle, Engine::Freezing),
+            Action::StartReload => assert_eq!(self.engine, Engine::Idle),
             Action::StartThaw => self.start(Engine::Frozen, Engine::Thawing),
             Action::AbortFreeze => assert_eq!(self.engine, Engine::Freezing),
             Action::Reply(operation, status) => self.reply(operation, status),

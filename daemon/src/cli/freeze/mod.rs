@@ -57,7 +57,7 @@ pub(super) fn main(arguments: &Arguments) -> CommandResult {
     let config = Config::load(arguments.config.config.as_deref())?;
     let limits = Limits {
         hold: arguments.hold,
-        ..super::run::engine_limits(&config)
+        ..super::engine::limits(&config)
     };
     let most = Duration::from_secs(config.limits.hold);
     if arguments.hold > most {
@@ -76,7 +76,7 @@ pub(super) fn main(arguments: &Arguments) -> CommandResult {
     } else {
         Some(locate(&arguments.paths, &super::plan::policy(&config))?)
     };
-    super::engine::confine(&config);
+    super::engine::confine();
     let _only = Single::acquire(Path::new(single::DEFAULT_PATH)).map_err(refused)?;
     // Before the signals are blocked, and not replaced later: what it inherits is its own affair.
     let guardian = Guardian::start(false)?;

@@ -27,6 +27,9 @@ pub(super) fn verdict(report: &Report) -> String {
     };
     let frozen = is(FileSystemResult::Frozen);
     let mut text = match report.last(PhaseName::Hold) {
+        Some(_) if report.flush_only => {
+            "nothing was frozen, by configuration: an image would be crash-consistent".to_owned()
+        }
         Some(hold) => format!("{} frozen for {}", count(frozen), time(hold.duration)),
         None if frozen > 0 => format!(
             "the freeze failed: {} frozen and thawed at once",

@@ -13,14 +13,22 @@ impl fmt::Display for Report {
             let found = self.file_systems.iter().filter(|fs| fs.result == result);
             found.count()
         };
-        write!(
-            f,
-            "{} held for {}",
-            count(is(FileSystemResult::Frozen), "file system"),
-            ms(self.total(PhaseName::Hold))
-        )?;
         let flushed = is(FileSystemResult::FlushedOnly);
-        if flushed > 0 {
+        if self.flush_only {
+            write!(
+                f,
+                "nothing was frozen, {} flushed only: the image is crash-consistent",
+                count(flushed, "file system")
+            )?;
+        } else {
+            write!(
+                f,
+                "{} held for {}",
+                count(is(FileSystemResult::Frozen), "file system"),
+                ms(self.total(PhaseName::Hold))
+            )?;
+        }
+        if flushed > 0 && !self.flush_only {
             write!(f, ", {flushed} only flushed")?;
         }
         if let Some(worst) = &self.worst_stall {

@@ -19,7 +19,7 @@ pub(in crate::quiesce) use self::lines::count;
 /// ```json
 /// {
 ///   "id": "20261122-024126-123456", "started": "2026-11-22T02:41:26.123456Z", "started_unix": 1795315286.123,
-///   "asked_by": "host", "outcome": "success", "failures": [], "attempts": 1,
+///   "asked_by": "host", "outcome": "success", "flush_only": false, "failures": [], "attempts": 1,
 ///   "phases": [{"phase": "prepare", "start_ms": 0.0, "duration_ms": 1.25}],
 ///   "file_systems": [
 ///     {"mount_point": "/", "fstype": "ext4", "dev": "8:1", "source": "/dev/sda1", "stage": 1, "result": "frozen",
@@ -44,6 +44,9 @@ pub struct Report {
     pub asked_by: AskedBy,
     /// How it ended.
     pub outcome: Outcome,
+    /// Nothing was to be frozen: a success means that everything was flushed, and that the image is crash-consistent.
+    #[serde(default)]
+    pub flush_only: bool,
     /// What went wrong, one sentence each: why the freeze failed, or what did in the thaw.
     pub failures: Vec<String>,
     /// How often the freeze was begun; more than once when a file system appeared meanwhile.
@@ -78,7 +81,7 @@ pub enum AskedBy {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Outcome {
-    /// Everything was frozen by us to the end, and is thawed.
+    /// Everything was frozen by us to the end, and is thawed; or nothing was to be frozen, and everything was flushed.
     Success,
     /// Something went wrong: the failures say what.
     Failure,
@@ -227,6 +230,7 @@ impl Report {
                 .map_or(0.0, |time| millis::to_number(time) / 1e3),
             asked_by,
             outcome: Outcome::Success,
+            flush_only: false,
             failures: Vec::new(),
             attempts: 0,
             phases: Vec::new(),

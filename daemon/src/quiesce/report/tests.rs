@@ -73,6 +73,7 @@ fn the_json_keeps_its_names_and_units() {
         "started_unix": 1_795_315_286.123,
         "asked_by": "manual",
         "outcome": "success",
+        "flush_only": false,
         "failures": [],
         "attempts": 1,
         "phases": [
