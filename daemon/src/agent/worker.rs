@@ -51,7 +51,7 @@ impl Worker {
         let desk = Desk {
             engine,
             unfinished: None,
-            reload: reload,
+            reload,
             reload_wanted: false,
             commands: commands.clone(),
             outbox,
