@@ -37,6 +37,9 @@ use crate::paths;
 /// From the start of systemd to the end of all that it starts, on a busy machine.
 const UP_LIMIT: Duration = Duration::from_secs(120);
 
+/// Directories on the frozen file systems: one on `/`, one on the volume of LVM.
+pub const WRITTEN: [&str; 2] = ["/var/tmp", "/srv"];
+
 /// What to boot, and what to add to it.
 #[derive(Debug, Clone)]
 pub struct System<'a> {
@@ -232,6 +235,32 @@ pub fn failed_units(guest: &Guest) -> Step<Vec<String>> {
         .lines()
         .filter_map(|line| line.split_whitespace().next());
     Ok(names.map(ToOwned::to_owned).collect())
+}
+
+/// No unit has failed.
+///
+/// # Errors
+/// One has.
+pub fn nothing_failed(guest: &Guest) -> Step<()> {
+    let failed = failed_units(guest)?;
+    if failed.is_empty() {
+        return Ok(());
+    }
+    Err(Failure::Promise(format!("failed: {}", failed.join(", "))))
+}
+
+/// Copies the file system of the LVM volume out of its disk's image, as it is now.
+///
+/// # Errors
+/// It cannot be copied.
+pub fn copy_volume(guest: &Guest) -> BedResult<PathBuf> {
+    let copy = guest.dir().join("volume-copy.img");
+    // pvcreate puts the first extent, and so the only volume, at 1 MiB.
+    run(Command::new("dd")
+        .arg(format!("if={}", guest.image(2)?.display()))
+        .arg(format!("of={}", copy.display()))
+        .args(["bs=1M", "skip=1", "conv=sparse", "status=none"]))?;
+    Ok(copy)
 }
 
 /// The name of the agent's unit.

@@ -22,4 +22,5 @@ pub mod proto;
 pub mod report;
 pub mod scenario;
 pub mod steps;
+pub mod strace;
 pub mod writer;

@@ -110,7 +110,7 @@ impl Guest {
         assets::append_programs(&initrd, false)?;
         assets::append_system(&initrd, plan.overlay, plan.setup)?;
         let append = format!(
-            "root=/dev/vda rootfstype={}{}",
+            "root=/dev/vda rootfstype={} systemd.journald.forward_to_console=1{}",
             plan.root.name(),
             if plan.plugged {
                 " hv_testbed.plugged"
