@@ -29,6 +29,8 @@ struct World {
     channel: bool,
     opening: bool,
     open_request: Option<Operation>,
+    /// The freeze at work, or the hold, was asked for by a person; not by the host.
+    manual: bool,
     exited: bool,
     /// A reload was asked for and not begun.
     reload_wanted: bool,
@@ -46,6 +48,9 @@ enum Step {
     ReplyRefused(Box<Step>),
     Time(u64),
     Reload,
+    ManualFreeze(u64),
+    ManualEnd,
+    ThawNow,
     Terminate,
 }
 
@@ -60,6 +65,7 @@ impl World {
             channel: false,
             opening: false,
             open_request: None,
+            manual: false,
             exited: false,
             reload_wanted: false,
             log: vec![],
@@ -94,6 +100,25 @@ impl World {
                 self.reload_wanted = true;
                 self.feed(Event::Reload, refuse);
             }
+            Step::ManualFreeze(seconds) => {
+                let hold = Duration::from_secs(*seconds);
+                self.feed(Event::ManualFreeze { hold }, refuse);
+            }
+            Step::ManualEnd => {
+                self.feed(Event::ManualEnd, refuse);
+                let state = self.session.state();
+                assert!(
+                    !matches!(state, State::ManualHeld { .. }),
+                    "held although its person has gone"
+                );
+            }
+            Step::ThawNow => {
+                self.feed(Event::ThawNow, refuse);
+                assert!(
+                    !self.frozen || self.work == Work::Thawing,
+                    "not thawed although a person wants it"
+                );
+            }
             Step::Terminate => self.feed(Event::Terminate, refuse),
             _ => {}
         }
@@ -126,7 +151,23 @@ impl World {
                 Action::StartCheck => self.start(Work::Checking),
                 Action::StartFreeze => {
                     assert!(!self.frozen, "a freeze was started in a hold");
+                    self.manual = false;
                     self.start(Work::Freezing);
+                }
+                Action::StartManualFreeze => {
+                    assert!(matches!(event, Event::ManualFreeze { .. }));
+                    assert_eq!(self.open_request, None, "the host is at work");
+                    assert!(!self.frozen, "a manual freeze was started in a hold");
+                    self.manual = true;
+                    self.start(Work::Freezing);
+                }
+                Action::RefuseManual(busy) => {
+                    assert!(matches!(event, Event::ManualFreeze { .. }));
+                    assert!(!busy.to_string().is_empty());
+                }
+                Action::ManualHeld(hold) => {
+                    assert!(self.frozen && self.manual, "told of a hold that is none");
+                    assert!(hold <= LIMITS.hold);
                 }
                 Action::AbortFreeze => assert_eq!(self.work, Work::Freezing, "nothing to abort"),
                 Action::StartReload => {
@@ -172,7 +213,10 @@ impl World {
         assert_eq!(asked, Some(operation), "a reply to what was not asked");
         if status == Status::Ok {
             match operation {
-                Operation::FREEZE => assert!(self.frozen, "FREEZE: success, yet not frozen"),
+                Operation::FREEZE => {
+                    assert!(self.frozen, "FREEZE: success, yet not frozen");
+                    assert!(!self.manual, "FREEZE: success for what a person holds");
+                }
                 Operation::THAW => assert!(!self.frozen, "THAW: success, yet still frozen"),
                 Operation::HOT_BACKUP => {}
                 _ => unreachable!("success for {operation}"),
@@ -203,6 +247,18 @@ impl World {
                 assert!(until <= self.now + LIMITS.hold, "a hold without an end");
             }
             State::Thawing { .. } => assert_eq!(self.work, Work::Thawing),
+            State::ManualFreezing { .. } => assert!(self.work == Work::Freezing && self.manual),
+            State::ManualHeld { until, .. } => {
+                assert!(self.frozen && self.work == Work::Idle && self.manual);
+                assert!(until <= self.now + LIMITS.hold, "a hold without an end");
+            }
+            State::ManualThawing { .. } => assert!(self.work == Work::Thawing && self.manual),
+        }
+        if matches!(
+            self.session.state(),
+            State::ManualFreezing { .. } | State::ManualHeld { .. } | State::ManualThawing { .. }
+        ) {
+            assert_eq!(self.open_request, None, "the host waits for an answer");
         }
     }
 }
@@ -215,6 +271,9 @@ fn step() -> impl Strategy<Value = Step> {
         5 => prop::bool::weighted(0.8).prop_map(Step::EngineDone),
         2 => any::<bool>().prop_map(Step::Opened),
         2 => (0_u64..100).prop_map(Step::Time),
+        2 => (0_u64..30).prop_map(Step::ManualFreeze),
+        1 => Just(Step::ManualEnd),
+        1 => Just(Step::ThawNow),
     ];
     prop_oneof![
         30 => leaf.clone(),

@@ -1,15 +1,21 @@
 //! The agent: an event loop around the [`session`] on one thread, with the engine on another.
 
 mod backoff;
+mod clients;
+mod control;
+mod manual;
 pub mod note;
+mod records;
 pub mod session;
 pub mod single;
 mod states;
+mod view;
 mod worker;
 
 use std::collections::VecDeque;
 use std::future::Future;
 use std::io;
+use std::path::PathBuf;
 use std::pin::pin;
 use std::time::{Duration, Instant};
 
@@ -18,11 +24,15 @@ use hvutil_sys::vss::{Operation, Status};
 use tokio::io::unix::AsyncFd;
 use tokio::sync::mpsc;
 
+use self::clients::Clients;
+use self::control::{Control, Message};
+use self::records::{Moment, Records};
 use self::session::{Action, Event, Session, State};
 pub use self::worker::Reload;
-use self::worker::Worker;
+use self::worker::{News, Order, Worker};
 use crate::quiesce::error::with_causes;
-use crate::quiesce::{Backend, Engine};
+use crate::quiesce::{AskedBy, Backend, Engine};
+use crate::telemetry::journal::Journal;
 use crate::telemetry::{Gate, service};
 
 /// The driver acknowledges a registration from within the write; this bounds a driver that does not.
@@ -64,6 +74,26 @@ pub struct Agent {
     gate: Gate,
     pending: VecDeque<Event>,
     complained: bool,
+    control: Option<Control>,
+    clients: Clients,
+    records: Records,
+    /// Since when the channel is there, or is not.
+    channel_since: Moment,
+    /// The version of the driver's module, as of the last registration.
+    driver_version: Option<String>,
+    /// Since when everything is frozen.
+    held_since: Option<Instant>,
+}
+
+/// Ways to look at the agent, and to ask it, beside the host's.
+#[derive(Debug, Default)]
+pub struct Outlets {
+    /// Where to listen for `status`, `freeze` and `thaw`; the caller holds the agent's lock.
+    pub control: Option<PathBuf>,
+    /// The file to write for Prometheus.
+    pub textfile: Option<PathBuf>,
+    /// The journal's socket, for a record of each checkpoint.
+    pub journal: Option<PathBuf>,
 }
 
 struct OpenerBox(Opener);
@@ -117,10 +147,44 @@ impl Agent {
             reloads,
             pending: VecDeque::new(),
             complained: false,
+            control: None,
+            clients: Clients::default(),
+            records: Records::new(),
+            channel_since: Moment::now(),
+            driver_version: None,
+            held_since: None,
         };
         agent.open()?;
         agent.feed(Event::Opened);
         Ok(agent)
+    }
+
+    /// Opens these outlets. One that cannot be opened is told to the log: the host is served without it.
+    #[must_use]
+    pub fn with_outlets(mut self, outlets: Outlets) -> Self {
+        if let Some(path) = outlets.control {
+            match Control::listen(&path) {
+                Ok(control) => self.control = Some(control),
+                Err(error) => tracing::warn!(
+                    "no control socket at {}: {error}; 'hv-vssd status' will find no agent",
+                    path.display()
+                ),
+            }
+        }
+        if let Some(path) = outlets.journal {
+            match Journal::connect(&path) {
+                Ok(journal) => self.records.use_journal(journal),
+                Err(error) => tracing::warn!(
+                    "no structured records in the journal, at {}: {error}",
+                    path.display()
+                ),
+            }
+        }
+        if let Some(path) = outlets.textfile {
+            self.records.use_textfile(path);
+            self.write_textfile();
+        }
+        self
     }
 
     /// Serves the host until `shutdown` completes; nothing is frozen when this returns.
@@ -134,8 +198,16 @@ impl Agent {
         while self.session.state() != State::Stopped {
             let event = tokio::select! {
                 biased;
-                outcome = self.worker.outcome() => match outcome {
-                    Some(event) => event,
+                news = self.worker.news() => match news {
+                    Some(News::Event(event)) => event,
+                    Some(News::Thawed(report)) => {
+                        self.clients.thawed(&report);
+                        continue;
+                    }
+                    Some(News::Done(done)) => {
+                        self.conclude(*done);
+                        continue;
+                    }
                     // Its engine thawed as it unwound; a new process is the only way to a new one.
                     None => return Err(EngineDied),
                 },
@@ -146,6 +218,10 @@ impl Agent {
                 () = next_reload(&mut self.reloads) => Event::Reload,
                 event = next_message(self.channel.as_ref()) => event,
                 () = sleep_until(self.session.deadline()) => Event::Tick,
+                message = next_client(self.control.as_mut()) => {
+                    self.hear(message);
+                    continue;
+                }
                 // Only while a stopped reader keeps the log waiting.
                 () = tokio::time::sleep(LOG_RETRY), if self.gate.has_backlog() => {
                     self.gate.drain();
@@ -155,6 +231,7 @@ impl Agent {
             self.feed(event);
         }
         service::stopping();
+        self.close_books();
         Ok(())
     }
 
@@ -163,13 +240,16 @@ impl Agent {
         self.pending.push_back(event);
         while let Some(event) = self.pending.pop_front() {
             let before = self.session.state();
+            if let Event::Checked { possible } = event {
+                self.records.history.checked(possible);
+            }
             for action in self.session.handle(event, Instant::now()) {
                 self.perform(action);
             }
             let after = self.session.state();
             if before != after {
                 tracing::debug!("{event:?}: {before:?} → {after:?}");
-                tell_systemd(after);
+                self.entered(after);
             }
         }
     }
@@ -179,13 +259,36 @@ impl Agent {
             Action::StartCheck => self.worker.check(),
             Action::StartFreeze => {
                 tracing::info!("the host asked for FREEZE");
-                self.worker.freeze();
+                self.records
+                    .tell_systemd("a checkpoint of the host is under way");
+                self.worker.freeze(Order {
+                    number: self.records.begin(),
+                    asked_by: AskedBy::Host,
+                    paths: Vec::new(),
+                });
             }
+            Action::StartManualFreeze => {
+                tracing::info!("a manual freeze begins");
+                self.records.tell_systemd("a manual freeze is under way");
+                let number = self.records.begin();
+                self.worker.freeze(Order {
+                    number,
+                    asked_by: AskedBy::Manual,
+                    paths: self.clients.begin(number),
+                });
+            }
+            Action::RefuseManual(busy) => self.clients.refuse(busy),
+            Action::ManualHeld(hold) => self.clients.held(hold),
             Action::AbortFreeze => self.worker.abort(),
             Action::StartThaw => self.worker.thaw(),
             Action::StartReload => self.worker.reload(),
             Action::Reply(operation, status) => self.reply(operation, status),
-            Action::CloseChannel => self.channel = None,
+            Action::CloseChannel => {
+                if self.channel.take().is_some() {
+                    self.channel_since = Moment::now();
+                    self.records.history.lost_channel();
+                }
+            }
             Action::OpenChannel => {
                 let event = match self.open() {
                     Ok(()) => {
@@ -200,7 +303,10 @@ impl Agent {
                 };
                 self.pending.push_back(event);
             }
-            Action::Note(note) => tracing::warn!("{note}"),
+            Action::Note(note) => {
+                self.records.note(note);
+                tracing::warn!("{note}");
+            }
             Action::Exit => {}
         }
     }
@@ -228,6 +334,8 @@ impl Agent {
             .register(REGISTER_LIMIT)
             .map_err(StartError::Register)?;
         self.channel = Some(AsyncFd::new(channel).map_err(StartError::Register)?);
+        self.channel_since = Moment::now();
+        self.driver_version = view::driver_version();
         Ok(())
     }
 
@@ -236,15 +344,6 @@ impl Agent {
         if !std::mem::replace(&mut self.complained, true) {
             tracing::warn!("{}; trying again, at most 5 s apart", with_causes(error));
         }
-    }
-}
-
-/// Silent from the first freeze to the last thaw.
-fn tell_systemd(state: State) {
-    match state {
-        State::Ready => service::status("registered with the host"),
-        State::Closed { .. } => service::status("waiting for the host's backup service"),
-        _ => {}
     }
 }
 
@@ -276,6 +375,13 @@ async fn next_reload(reloads: &mut Option<mpsc::Receiver<()>>) {
         }
     }
     std::future::pending().await
+}
+
+async fn next_client(control: Option<&mut Control>) -> Message {
+    match control {
+        Some(control) => control.message().await,
+        None => std::future::pending().await,
+    }
 }
 
 async fn sleep_until(deadline: Option<Instant>) {

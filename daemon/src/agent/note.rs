@@ -28,8 +28,34 @@ pub enum Note {
     ReplyRefused,
     /// The driver closed the channel.
     ChannelLost,
+    /// A request that comes while a person's freeze is at work.
+    RefusedInManualFreeze(Operation),
+    /// A person had the checkpoint of the host thawed.
+    ThawnByOperator,
     /// Asked to end while a checkpoint was under way.
     StoppedDuringCheckpoint,
+}
+
+impl Note {
+    /// The checkpoint that is at work then has failed for the host, however it went here.
+    #[must_use]
+    pub fn spoils(self) -> bool {
+        match self {
+            Self::Malformed(_)
+            | Self::OutOfStep(_)
+            | Self::HoldLimit(_)
+            | Self::FreezeLimit(_)
+            | Self::ReplyRefused
+            | Self::ChannelLost
+            | Self::ThawnByOperator
+            | Self::StoppedDuringCheckpoint => true,
+            Self::ThawWithoutHold
+            | Self::ThawAfterEarlyEnd
+            | Self::RefusedWhileHeld(_)
+            | Self::UnknownOperation(_)
+            | Self::RefusedInManualFreeze(_) => false,
+        }
+    }
 }
 
 impl fmt::Display for Note {
@@ -65,6 +91,13 @@ impl fmt::Display for Note {
             ),
             Self::ChannelLost => {
                 f.write_str("the driver closed the channel: whatever is frozen is thawed; waiting for the service to come back")
+            }
+            Self::RefusedInManualFreeze(operation) => write!(
+                f,
+                "the host asked for {operation} while a manual freeze is at work: answered failure; the next backup works when that is over"
+            ),
+            Self::ThawnByOperator => {
+                f.write_str("'hv-vssd thaw' ends the host's checkpoint: the host is told failure, so that it discards this backup")
             }
             Self::StoppedDuringCheckpoint => f.write_str("asked to end during a checkpoint: thawing first; the host is told failure"),
         }

@@ -9,18 +9,20 @@ use hvutil_sys::vss::{Operation, Status};
 
 use super::backoff::Backoff;
 use super::note::Note;
-pub use super::states::{Action, Answer, Event, Limits, Next, State};
+pub use super::states::{Action, Answer, Busy, Event, Limits, Next, State};
 
 /// The state machine.
 #[derive(Debug)]
 pub struct Session {
-    state: State,
-    limits: Limits,
+    pub(super) state: State,
+    pub(super) limits: Limits,
     backoff: Backoff,
     /// There is a channel to reply on.
-    open: bool,
+    pub(super) open: bool,
     /// The last hold ended before the host asked for THAW.
-    ended_early: bool,
+    pub(super) ended_early: bool,
+    /// When the host was told that it can freeze: its FREEZE follows.
+    pub(super) promised_at: Option<Instant>,
     /// The configuration is to be read again once no checkpoint is under way.
     reload_wanted: bool,
 }
@@ -38,6 +40,7 @@ impl Session {
             open: false,
             ended_early: false,
             reload_wanted: false,
+            promised_at: None,
         }
     }
 
@@ -53,8 +56,13 @@ impl Session {
         match self.state {
             State::Closed { reopen_at } => reopen_at,
             State::Freezing { give_up_at, .. } => give_up_at,
-            State::Held { until } => Some(until),
-            State::Ready | State::Checking { .. } | State::Thawing { .. } | State::Stopped => None,
+            State::ManualFreezing { give_up_at, .. } => give_up_at,
+            State::Held { until } | State::ManualHeld { until, .. } => Some(until),
+            State::Ready
+            | State::Checking { .. }
+            | State::Thawing { .. }
+            | State::ManualThawing { .. }
+            | State::Stopped => None,
         }
     }
 
@@ -80,6 +88,9 @@ impl Session {
                 self.limits = limits;
                 vec![]
             }
+            Event::ManualFreeze { hold } => self.manual_freeze(hold, now),
+            Event::ManualEnd => self.manual_end(),
+            Event::ThawNow => self.thaw_now(),
             Event::Terminate => self.terminate(),
             Event::Tick => self.tick(now),
         };
@@ -142,6 +153,11 @@ impl Session {
             State::Checking { .. } | State::Freezing { .. } | State::Thawing { .. } => {
                 self.lose_channel(Note::OutOfStep(operation), now)
             }
+            State::ManualFreezing { .. }
+            | State::ManualHeld { .. }
+            | State::ManualThawing { .. } => {
+                refuse(operation, Note::RefusedInManualFreeze(operation))
+            }
             State::Closed { .. } | State::Stopped => vec![],
         }
     }
@@ -154,6 +170,7 @@ impl Session {
             }
             Operation::FREEZE => {
                 self.ended_early = false;
+                self.promised_at = None;
                 self.state = State::Freezing {
                     give_up_at: Some(now + self.limits.freeze_request),
                     next: Next::Ready,
@@ -173,6 +190,7 @@ impl Session {
             return vec![];
         };
         let status = if possible { Status::Ok } else { Status::Fail };
+        self.promised_at = possible.then_some(now);
         let mut actions = self.reply(Operation::HOT_BACKUP, status);
         actions.extend(self.go(next, now));
         actions
@@ -199,23 +217,31 @@ impl Session {
                 actions.extend(self.reply(Operation::FREEZE, Status::Fail));
                 actions
             }
+            State::ManualFreezing {
+                give_up_at,
+                hold,
+                next,
+            } => self.manual_frozen(give_up_at, hold, next, now),
             // Never expected; but a freeze that nobody answers for must not last.
             _ => vec![Action::StartThaw],
         }
     }
 
     fn freeze_failed(&mut self, now: Instant) -> Vec<Action> {
-        let State::Freezing { next, .. } = self.state else {
-            return vec![];
+        let (mut actions, next) = match self.state {
+            State::Freezing { next, .. } => (self.reply(Operation::FREEZE, Status::Fail), next),
+            State::ManualFreezing { next, .. } => (vec![], next),
+            _ => return vec![],
         };
-        let mut actions = self.reply(Operation::FREEZE, Status::Fail);
         actions.extend(self.go(next, now));
         actions
     }
 
     fn thawed(&mut self, clean: bool, now: Instant) -> Vec<Action> {
-        let State::Thawing { answer, next } = self.state else {
-            return vec![];
+        let (answer, next) = match self.state {
+            State::Thawing { answer, next } => (answer, next),
+            State::ManualThawing { next } => (Answer::None, next),
+            _ => return vec![],
         };
         let mut actions = match answer {
             Answer::None => vec![],
@@ -263,6 +289,9 @@ impl Session {
                 };
                 vec![]
             }
+            State::ManualFreezing { .. }
+            | State::ManualHeld { .. }
+            | State::ManualThawing { .. } => self.end_manual(Next::Stopped),
             State::Stopped => vec![],
         }
     }
@@ -295,6 +324,13 @@ impl Session {
                     Action::StartThaw,
                 ]
             }
+            State::ManualFreezing { .. } => {
+                let note = Note::FreezeLimit(self.limits.freeze_request);
+                let mut actions = vec![Action::Note(note)];
+                actions.extend(self.end_manual(Next::Ready));
+                actions
+            }
+            State::ManualHeld { .. } => self.end_manual(Next::Ready),
             _ => vec![],
         }
     }
@@ -336,6 +372,9 @@ impl Session {
                     next: next.max(Next::Closed),
                 };
             }
+            State::ManualFreezing { .. }
+            | State::ManualHeld { .. }
+            | State::ManualThawing { .. } => actions.extend(self.end_manual(Next::Closed)),
         }
         actions
     }
@@ -348,6 +387,7 @@ impl Session {
             }
             Next::Closed => {
                 self.ended_early = false;
+                self.promised_at = None;
                 self.state = State::Closed {
                     reopen_at: Some(self.backoff.next(now)),
                 };

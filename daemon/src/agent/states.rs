@@ -49,6 +49,27 @@ pub enum State {
         /// Where this leads.
         next: Next,
     },
+    /// A freeze that a person asked for is being carried out.
+    ManualFreezing {
+        /// When it has taken too long; `None` once it was aborted.
+        give_up_at: Option<Instant>,
+        /// How long the hold is to last.
+        hold: Duration,
+        /// Where this leads.
+        next: Next,
+    },
+    /// Everything that a person asked for is frozen; the host knows nothing of it.
+    ManualHeld {
+        /// When the hold ends, if nobody ends it before.
+        until: Instant,
+        /// Where this leads.
+        next: Next,
+    },
+    /// The hold that a person asked for is being thawed.
+    ManualThawing {
+        /// Where this leads.
+        next: Next,
+    },
     /// The end: nothing is frozen, the process may go.
     Stopped,
 }
@@ -73,6 +94,32 @@ pub enum Answer {
     Truth,
     /// Failure, because the hold ended before the host asked.
     Failure,
+}
+
+/// Why a person's freeze is refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Busy {
+    /// The host is at work.
+    Host,
+    /// Another person's freeze is at work.
+    Manual,
+    /// The channel to the driver is being opened this moment.
+    Opening,
+    /// The process is about to end.
+    Ending,
+}
+
+impl std::fmt::Display for Busy {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Host => "the host is at work: try again when its checkpoint is over",
+            Self::Manual => {
+                "another manual freeze is at work: it ends by itself, or with 'hv-vssd thaw'"
+            }
+            Self::Opening => "the agent is just registering with the driver: try again",
+            Self::Ending => "the agent is about to end: try again when it has",
+        })
+    }
 }
 
 /// What happened.
@@ -111,6 +158,15 @@ pub enum Event {
         /// From the next request on.
         limits: Limits,
     },
+    /// A person asks for a freeze that ends by itself.
+    ManualFreeze {
+        /// How long the hold is to last; the hold limit is the most.
+        hold: Duration,
+    },
+    /// The person who asked for the freeze has gone, or wants it to end.
+    ManualEnd,
+    /// A person wants everything thawed, whoever asked for the freeze.
+    ThawNow,
     /// The process is asked to end.
     Terminate,
     /// A deadline may have passed.
@@ -136,6 +192,12 @@ pub enum Action {
     CloseChannel,
     /// Open and register; answer with [`Event::Opened`] or [`Event::OpenFailed`].
     OpenChannel,
+    /// Freeze for a person; answer with [`Event::Frozen`] or [`Event::FreezeFailed`].
+    StartManualFreeze,
+    /// Tell the person that no freeze is possible now, and why.
+    RefuseManual(Busy),
+    /// Tell the person that everything is frozen, and for how long.
+    ManualHeld(Duration),
     /// Tell the operator.
     Note(Note),
     /// End the process.

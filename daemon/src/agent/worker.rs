@@ -1,6 +1,8 @@
 //! The thread that owns the engine, so that the event loop never waits for a file system.
 
 use std::io;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::Duration;
@@ -8,15 +10,17 @@ use std::time::Duration;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 use super::session::{Event, Limits};
+use crate::filesystems::devices_at;
 use crate::hooks::Outcome;
 use crate::quiesce::error::with_causes;
 use crate::quiesce::report::PhaseName;
-use crate::quiesce::{Backend, Engine, Report, Signal, Until};
+use crate::quiesce::{AskedBy, Backend, Checkpoint, Engine, Report, Signal, Until};
+use crate::status::Cause;
 use crate::telemetry::service;
 
 enum Command {
     Check,
-    Freeze,
+    Freeze(Order),
     Thaw,
     /// Hooks have let the applications go on.
     ApplicationsThawed,
@@ -27,16 +31,48 @@ enum Command {
 /// Reads the configuration again, and puts the engine's share of it in force; returns the session's share. On an error everything stays as it was.
 pub type Reload<B> =
     Box<dyn FnMut(&mut Engine<B>) -> Result<Limits, Box<dyn std::error::Error>> + Send>;
+/// A checkpoint to begin.
+#[derive(Debug)]
+pub(super) struct Order {
+    /// Names it among those of this process.
+    pub(super) number: u64,
+    pub(super) asked_by: AskedBy,
+    /// Only the file systems that these lie on; everything if there are none.
+    pub(super) paths: Vec<PathBuf>,
+}
+
+/// What comes of a command.
+#[derive(Debug)]
+pub(super) enum News {
+    /// For the session, at once.
+    Event(Event),
+    /// Nothing is frozen any more; hooks may follow.
+    Thawed(Box<Report>),
+    /// All is done that follows.
+    Done(Box<Done>),
+}
+
+/// A checkpoint that is over.
+#[derive(Debug)]
+pub(super) struct Done {
+    /// That of its order.
+    pub(super) number: u64,
+    pub(super) report: Report,
+    /// Why its freeze failed, if it did.
+    pub(super) cause: Option<Cause>,
+}
 
 /// How often systemd is told that the end takes longer.
 const STOP_STEP: Duration = Duration::from_secs(5);
 
-/// Hands work to the engine; what comes of it is an [`Event`]. Dropping it ends the thread, which thaws first.
+/// Hands work to the engine; what comes of it is [`News`]. Dropping it ends the thread, which thaws first.
 #[derive(Debug)]
 pub(super) struct Worker {
     commands: Option<mpsc::Sender<Command>>,
-    outcomes: UnboundedReceiver<Event>,
+    news: UnboundedReceiver<News>,
     signal: Arc<Signal>,
+    /// The guardian's process id; 0 for none.
+    guardian: Arc<AtomicU32>,
     thread: Option<thread::JoinHandle<()>>,
 }
 
@@ -46,15 +82,18 @@ impl Worker {
         reload: Option<Reload<B>>,
     ) -> io::Result<Self> {
         let (commands, inbox) = mpsc::channel();
-        let (outbox, outcomes) = unbounded_channel();
+        let (outbox, news) = unbounded_channel();
         let signal = engine.signal();
+        let guardian = Arc::new(AtomicU32::new(engine.guardian_pid().unwrap_or(0)));
         let desk = Desk {
             engine,
+            number: 0,
             unfinished: None,
             reload,
             reload_wanted: false,
             commands: commands.clone(),
             outbox,
+            guardian: Arc::clone(&guardian),
         };
         let thread = thread::Builder::new()
             .name("engine".to_owned())
@@ -62,8 +101,9 @@ impl Worker {
             .spawn(move || desk.serve(&inbox))?;
         Ok(Self {
             commands: Some(commands),
-            outcomes,
+            news,
             signal,
+            guardian,
             thread: Some(thread),
         })
     }
@@ -73,9 +113,9 @@ impl Worker {
         self.send(Command::Check);
     }
 
-    pub(super) fn freeze(&self) {
+    pub(super) fn freeze(&self, order: Order) {
         self.signal.reset();
-        self.send(Command::Freeze);
+        self.send(Command::Freeze(order));
     }
 
     pub(super) fn abort(&self) {
@@ -90,9 +130,26 @@ impl Worker {
         self.send(Command::Reload);
     }
 
-    /// The next outcome; `None` when the thread has died.
-    pub(super) async fn outcome(&mut self) -> Option<Event> {
-        self.outcomes.recv().await
+    /// The guardian's process id, as far as the engine knows.
+    pub(super) fn guardian_pid(&self) -> Option<u32> {
+        let pid = self.guardian.load(Ordering::Relaxed);
+        (pid > 0).then_some(pid)
+    }
+
+    /// What comes next; `None` when the thread has died.
+    pub(super) async fn news(&mut self) -> Option<News> {
+        self.news.recv().await
+    }
+
+    /// Ends the thread, which thaws and lets applications go on first; what it still had to tell.
+    pub(super) fn end(&mut self) -> Vec<News> {
+        self.signal.abort();
+        self.send(Command::End);
+        self.commands = None;
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+        std::iter::from_fn(|| self.news.try_recv().ok()).collect()
     }
 
     fn send(&self, command: Command) {
@@ -105,25 +162,23 @@ impl Worker {
 
 impl Drop for Worker {
     fn drop(&mut self) {
-        self.signal.abort();
-        self.send(Command::End);
-        self.commands = None;
-        if let Some(thread) = self.thread.take() {
-            let _ = thread.join();
-        }
+        self.end();
     }
 }
 
 /// The engine and what it works for.
 struct Desk<B: Backend> {
     engine: Engine<B>,
-    /// The report of a checkpoint whose applications do not go on yet.
-    unfinished: Option<Report>,
+    /// The last order's.
+    number: u64,
+    /// A checkpoint whose applications do not go on yet.
+    unfinished: Option<Done>,
     reload: Option<Reload<B>>,
     /// A reload waits until applications go on: their hooks belong to the configuration before.
     reload_wanted: bool,
     commands: mpsc::Sender<Command>,
-    outbox: UnboundedSender<Event>,
+    outbox: UnboundedSender<News>,
+    guardian: Arc<AtomicU32>,
 }
 
 impl<B: Backend> Desk<B> {
@@ -145,7 +200,7 @@ impl<B: Backend> Desk<B> {
                         tracing::error!("no checkpoint is possible now: {}", with_causes(&error));
                     }
                 }
-                Command::Freeze => self.freeze(),
+                Command::Freeze(order) => self.freeze(order),
                 Command::Thaw => {
                     let report = self.engine.thaw();
                     let clean = report.as_ref().is_some_and(Report::is_clean);
@@ -156,7 +211,7 @@ impl<B: Backend> Desk<B> {
                     } else {
                         Outcome::Failure
                     };
-                    self.unfinished = report.or(self.unfinished.take());
+                    self.thawed(report, None);
                     if !self.thaw_applications(outcome) {
                         self.finish(Until::Over);
                     }
@@ -172,31 +227,47 @@ impl<B: Backend> Desk<B> {
                 }
                 Command::End => break,
             }
+            let pid = self.engine.guardian_pid().unwrap_or(0);
+            self.guardian.store(pid, Ordering::Relaxed);
         }
         self.end();
     }
 
-    fn freeze(&mut self) {
+    fn freeze(&mut self, order: Order) {
+        let asked_by = order.asked_by;
         // Applications of the last checkpoint come first, however long their hooks take: the host waits, or gives up.
-        if self.finish(Until::Aborted) {
-            match self.engine.freeze() {
-                Ok(()) => self.tell(Event::Frozen),
-                Err(error) => {
-                    self.tell(Event::FreezeFailed);
-                    self.engine.open_log();
-                    tracing::error!(
-                        "freeze failed, and what was frozen is thawed: {}",
-                        with_causes(&error)
-                    );
-                    self.unfinished = self.engine.take_failed();
-                    if !self.thaw_applications(Outcome::Failure) {
-                        self.finish(Until::Over);
-                    }
+        if !self.finish(Until::Aborted) {
+            self.tell(Event::FreezeFailed);
+            let text = "freeze given up while hooks of the last checkpoint were at work";
+            tracing::error!("{text}");
+            self.refused(&order, text, Cause::GivenUp);
+            return;
+        }
+        let only = match (order.paths.as_slice(), devices_at(&order.paths)) {
+            ([], _) => None,
+            (_, Ok(devices)) => Some(devices),
+            (_, Err(error)) => {
+                self.tell(Event::FreezeFailed);
+                self.refused(&order, &with_causes(&error), Cause::Mounts);
+                return;
+            }
+        };
+        self.number = order.number;
+        match self.engine.freeze_for(&Checkpoint { asked_by, only }) {
+            Ok(()) => self.tell(Event::Frozen),
+            Err(error) => {
+                self.tell(Event::FreezeFailed);
+                self.engine.open_log();
+                tracing::error!(
+                    "freeze failed, and what was frozen is thawed: {}",
+                    with_causes(&error)
+                );
+                let report = self.engine.take_failed();
+                self.thawed(report, Some(Cause::from(&error)));
+                if !self.thaw_applications(Outcome::Failure) {
+                    self.finish(Until::Over);
                 }
             }
-        } else {
-            self.tell(Event::FreezeFailed);
-            tracing::error!("freeze given up while hooks of the last checkpoint were at work");
         }
     }
 
@@ -222,9 +293,36 @@ impl<B: Backend> Desk<B> {
         }
     }
 
-    fn tell(&self, event: Event) {
+    /// A freeze that was not begun.
+    fn refused(&self, order: &Order, why: &str, cause: Cause) {
+        let mut report = Report::begin(order.asked_by);
+        report.fail(why.to_owned());
+        self.send(News::Thawed(Box::new(report.clone())));
+        self.send(News::Done(Box::new(Done {
+            number: order.number,
+            report,
+            cause: Some(cause),
+        })));
+    }
+
+    /// Nothing of the checkpoint is frozen any more.
+    fn thawed(&mut self, report: Option<Report>, cause: Option<Cause>) {
+        let Some(report) = report else { return };
+        self.send(News::Thawed(Box::new(report.clone())));
+        self.unfinished = Some(Done {
+            number: self.number,
+            report,
+            cause,
+        });
+    }
+
+    fn send(&self, news: News) {
         // Without an event loop nobody is left to be told.
-        let _ = self.outbox.send(event);
+        let _ = self.outbox.send(news);
+    }
+
+    fn tell(&self, event: Event) {
+        self.send(News::Event(event));
     }
 
     fn thaw_applications(&mut self, outcome: Outcome) -> bool {
@@ -235,23 +333,23 @@ impl<B: Backend> Desk<B> {
 
     /// Waits until applications go on, and closes the report; `false` if something else ends the wait.
     fn finish(&mut self, until: Until) -> bool {
-        let thawed = self
-            .engine
-            .applications_thawed(self.unfinished.as_mut(), until);
-        if thawed {
-            let report = self.unfinished.take();
+        let report = self.unfinished.as_mut().map(|done| &mut done.report);
+        let thawed = self.engine.applications_thawed(report, until);
+        if let Some(done) = self.unfinished.take_if(|_| thawed) {
             // Why a freeze failed has been told.
-            if let Some(report) = report.filter(|report| report.last(PhaseName::Hold).is_some()) {
-                log(&report);
+            if done.report.last(PhaseName::Hold).is_some() {
+                log(&done.report);
             }
+            self.send(News::Done(Box::new(done)));
         }
         thawed
     }
 
     /// systemd would otherwise end the process while hooks still let applications go on.
     fn end(mut self) {
-        self.unfinished = self.engine.thaw().or(self.unfinished.take());
+        let report = self.engine.thaw();
         self.engine.open_log();
+        self.thawed(report, None);
         self.thaw_applications(Outcome::Failure);
         while !self.finish(Until::Elapsed(STOP_STEP)) {
             service::needs_time(STOP_STEP * 3);

@@ -9,6 +9,7 @@ mod hook_exec;
 mod plan;
 mod print;
 mod run;
+mod status;
 mod terminal;
 mod thaw;
 
@@ -35,6 +36,7 @@ enum Command {
     Config(config::Arguments),
     Freeze(freeze::Arguments),
     Thaw(thaw::Arguments),
+    Status(status::Arguments),
     Demo(demo::Arguments),
     #[command(hide = true)]
     Guardian(guardian::Arguments),
@@ -60,6 +62,7 @@ pub fn main(arguments: Arguments) -> ExitCode {
         Command::Config(arguments) => config::main(&arguments),
         Command::Freeze(arguments) => freeze::main(&arguments),
         Command::Thaw(arguments) => thaw::main(&arguments),
+        Command::Status(arguments) => status::main(&arguments),
         Command::Demo(arguments) => demo::main(&arguments),
         Command::Guardian(arguments) => guardian::main(&arguments),
         Command::HookExec(arguments) => hook_exec::main(&arguments),

@@ -7,14 +7,14 @@ use serde::Serialize;
 use super::CommandResult;
 
 pub(super) fn text(text: &str) -> CommandResult {
-    finish(io::stdout().lock().write_all(text.as_bytes()))
+    unless_closed(io::stdout().lock().write_all(text.as_bytes()))
 }
 
 /// One document, for a person to read as well.
 pub(super) fn json(value: &impl Serialize) -> CommandResult {
     let mut output = io::stdout().lock();
     let written = serde_json::to_writer_pretty(&mut output, value).map_err(io::Error::from);
-    finish(written.and_then(|()| writeln!(output)))
+    unless_closed(written.and_then(|()| writeln!(output)))
 }
 
 /// To standard error; nothing can be done about one that is gone.
@@ -22,7 +22,7 @@ pub(super) fn note(text: &str) {
     let _ = writeln!(io::stderr(), "{text}");
 }
 
-fn finish(written: io::Result<()>) -> CommandResult {
+pub(super) fn unless_closed(written: io::Result<()>) -> CommandResult {
     match written {
         // The reader, such as `head`, has seen enough.
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),

@@ -10,16 +10,17 @@ use tokio::sync::mpsc;
 
 use super::{CommandResult, ConfigArguments, engine};
 use crate::agent::single::{self, Single};
-use crate::agent::{Agent, Reload, session};
+use crate::agent::{Agent, Outlets, Reload, session};
 use crate::config::{Config, Strictness};
 use crate::confine;
+use crate::control;
 use crate::quiesce::Kernel;
 use crate::quiesce::error::with_causes;
 use crate::quiesce::expedite::Expedite;
 use crate::quiesce::guardian::Guardian;
 use crate::quiesce::ledger;
 use crate::quiesce::recovery::{self, Outcome, Thaw};
-use crate::telemetry::{Gate, log};
+use crate::telemetry::{Gate, journal, log};
 
 /// Serve the host: this is what the systemd service runs
 ///
@@ -71,6 +72,11 @@ pub(super) fn main(arguments: &Arguments) -> CommandResult {
             let opener = Box::new(move || Channel::open(&device));
             let reload = (reloads, reload(arguments.config.config.clone()));
             let agent = Agent::start_reloadable(engine, session_limits(&config), opener, reload)?;
+            let agent = agent.with_outlets(Outlets {
+                control: Some(control::DEFAULT_PATH.into()),
+                textfile: config.metrics.textfile.clone(),
+                journal: log::stderr_is_journal().then(|| journal::SOCKET.into()),
+            });
             tracing::info!(
                 "registered with the driver at {}",
                 arguments.device.display()

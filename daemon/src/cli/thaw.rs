@@ -2,19 +2,25 @@
 
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use super::CommandResult;
 use crate::agent::single::{self, Single};
 use crate::config::Config;
 use crate::confine;
+use crate::control::{self, Client, ClientError, Request, Thawed};
 use crate::hooks::{self, Applications, Hooks};
 use crate::quiesce::ledger;
 use crate::quiesce::recovery::{self, Outcome, Thaw};
 
+/// An agent that is not stopped thaws in milliseconds. One that is, or waits for a stuck disk, is done without.
+const PATIENCE: Duration = Duration::from_secs(5);
+
 /// Thaw what was left frozen, and say what was done for each
 ///
-/// Without arguments: what the service has on record as frozen and could not thaw; and if it does not run, hooks that it
-/// has called with 'freeze' are called with 'thaw'. Thawing in a checkpoint makes the host's backup fail, as it must. Needs root. Exit status 1 if anything could not be thawed.
+/// Without arguments: what a running agent holds, which it then thaws itself, and what is on record as frozen and was
+/// not thawed; and if no agent runs, hooks that it has called with 'freeze' are called with 'thaw'. Thawing in a
+/// checkpoint makes the host's backup fail, as it must. Needs root. Exit status 1 if anything could not be thawed.
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
     /// Mount points to thaw, whoever froze them
@@ -27,8 +33,12 @@ pub(super) struct Arguments {
 
 pub(super) fn main(arguments: &Arguments) -> CommandResult {
     confine::require_capabilities()?;
+    let mut outcomes = Vec::new();
+    if !arguments.all && arguments.paths.is_empty() {
+        outcomes.extend(by_agent(Path::new(control::DEFAULT_PATH)));
+    }
     let single = Single::acquire(Path::new(single::DEFAULT_PATH));
-    let outcomes = if arguments.all {
+    let left = if arguments.all {
         recovery::all()?
     } else if arguments.paths.is_empty() {
         // A living agent's record stays: it has to say itself that its hold was broken.
@@ -36,6 +46,7 @@ pub(super) fn main(arguments: &Arguments) -> CommandResult {
     } else {
         recovery::by_paths(&arguments.paths)?
     };
+    outcomes.extend(left);
     // A living agent calls its hooks itself.
     let runs = if single.is_ok() && arguments.paths.is_empty() {
         let settings = Config::load(None).unwrap_or_default().hooks;
@@ -75,4 +86,26 @@ pub(super) fn main(arguments: &Arguments) -> CommandResult {
         return Err("not every hook has let its application go on".into());
     }
     Ok(())
+}
+
+/// What a running agent held. One that does not answer is done without: its ledger tells what it has frozen.
+fn by_agent(socket: &Path) -> Vec<Outcome> {
+    let asked = Client::connect(socket).and_then(|mut agent| {
+        let _ = agent.set_patience(Some(PATIENCE));
+        agent.ask::<Thawed>(&Request::Thaw)
+    });
+    match asked {
+        Ok(thawed) => {
+            let outcome = |name| Outcome {
+                name,
+                result: Ok(Thaw::Thawed),
+            };
+            thawed.thawed.into_iter().map(outcome).collect()
+        }
+        Err(ClientError::NotRunning) => Vec::new(),
+        Err(error) => {
+            eprintln!("hv-vssd: {error}; thawing without it");
+            Vec::new()
+        }
+    }
 }

@@ -14,6 +14,7 @@ pub mod device;
 pub mod error;
 mod found;
 mod kinds;
+pub mod lookup;
 pub mod mount_table;
 pub mod mountinfo;
 pub mod namespaces;
@@ -36,6 +37,7 @@ pub mod watch;
 
 pub use blockdev::BlockDevice;
 pub use device::DeviceNumber;
+pub use lookup::{LookupError, devices_at};
 pub use mount_table::MountTable;
 pub use mountinfo::Mount;
 pub use namespaces::Namespace;

@@ -191,7 +191,7 @@ fn summarise(out: &mut String, folded: &[&LeftOut]) {
 }
 
 /// The first 12 characters and as many of the last as fit: the end of a path tells most.
-fn shorten(text: String, all: bool) -> String {
+pub(crate) fn shorten(text: String, all: bool) -> String {
     let length = text.chars().count();
     if all || length <= WIDEST {
         return text;
@@ -202,7 +202,7 @@ fn shorten(text: String, all: bool) -> String {
 }
 
 /// Rows under their titles, each column as wide as its widest cell; a last column that is empty throughout is not shown.
-fn columns<const N: usize>(out: &mut String, titles: [&str; N], rows: &[[String; N]]) {
+pub(crate) fn columns<const N: usize>(out: &mut String, titles: [&str; N], rows: &[[String; N]]) {
     let last_is_empty = rows
         .iter()
         .all(|row| row.last().is_none_or(String::is_empty));

@@ -166,6 +166,11 @@ impl<B: Backend> Engine<B> {
         Arc::clone(&self.signal)
     }
 
+    /// The process id of who thaws should this process die, if that is a process.
+    pub fn guardian_pid(&self) -> Option<u32> {
+        self.guard.as_ref()?.pid()
+    }
+
     /// Whether a freeze would be tried now: the plan can be made, nothing is stuck, and the guardian lives. Touches no
     /// file system.
     ///

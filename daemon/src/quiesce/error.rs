@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::guardian::GuardianError;
 use super::handle::HandleError;
 use super::recovery::RecoveryError;
-use crate::filesystems::ScanError;
+use crate::filesystems::{DeviceNumber, ScanError};
 use crate::hooks::HookError;
 
 /// Why a freeze failed. Whatever it had frozen is thawed by then, but for what [`FreezeError::Stuck`] names.
@@ -21,6 +21,11 @@ pub enum FreezeError {
     /// An application cannot be brought to rest.
     #[error("an application cannot be made consistent, so nothing is frozen")]
     Hook(#[from] HookError),
+    /// A person named it, and a checkpoint leaves it out.
+    #[error(
+        "the file system {0} is not frozen in a checkpoint: see 'hv-vssd plan --all' for the reason"
+    )]
+    NotPlanned(DeviceNumber),
     /// Nobody would thaw, should this process die.
     #[error("no guardian watches over a freeze, so none is begun")]
     Guardian(#[from] GuardianError),

@@ -90,6 +90,13 @@ pub(super) fn plan_and_open<B: Backend>(
             plan.stages.retain(|stage| !stage.is_empty());
             plan.left_out
                 .retain(|left_out| only.contains(&left_out.dev));
+            let is_planned = |dev: &DeviceNumber| {
+                let mut flushed = plan.left_out.iter().filter(|left| left.flush);
+                plan.superblocks().any(|fs| fs.dev == *dev) || flushed.any(|fs| fs.dev == *dev)
+            };
+            if let Some(dev) = only.iter().find(|dev| !is_planned(dev)) {
+                return Err(FreezeError::NotPlanned(*dev));
+            }
         }
         if strict {
             accept_no_gap(plan.gaps().map(Target::from))?;

@@ -42,10 +42,15 @@ pub fn now() -> String {
     text
 }
 
-/// Whether standard error is connected to the journal (man 5 systemd.exec, `$JOURNAL_STREAM`).
+/// Whether standard error is connected to the journal (man 5 systemd.exec, `$JOURNAL_STREAM`: its device and inode).
 #[must_use]
 pub fn stderr_is_journal() -> bool {
-    std::env::var_os("JOURNAL_STREAM").is_some()
+    let Ok(stream) = std::env::var("JOURNAL_STREAM") else {
+        return false;
+    };
+    // A service may have been given another log since it inherited the variable.
+    nix::sys::stat::fstat(std::io::stderr())
+        .is_ok_and(|stderr| stream == format!("{}:{}", stderr.st_dev, stderr.st_ino))
 }
 
 struct Line {

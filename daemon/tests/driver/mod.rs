@@ -13,7 +13,7 @@ use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use hv_vssd::agent::{Agent, Reload, session};
+use hv_vssd::agent::{Agent, Outlets, Reload, session};
 use hv_vssd::quiesce::Engine;
 use hv_vssd::telemetry::Gate;
 use hvutil_sys::device::Channel;
@@ -43,12 +43,23 @@ impl Driver {
     pub(crate) fn start_with_applications(double: &Double, database: &Arc<Database>) -> Self {
         let database = Arc::clone(database);
         let make = move |engine: Engine<Double>| engine.with_applications(database);
-        Self::start_engine(double, PATIENCE, double.gate(), no_reload(), make)
+        let outlets = Outlets::default();
+        Self::start_engine(double, PATIENCE, double.gate(), outlets, no_reload(), make)
     }
 
     /// With a hold limit and a log of its own.
     pub(crate) fn start_with(double: &Double, hold: Duration, gate: Gate) -> Self {
-        Self::start_engine(double, hold, gate, no_reload(), |engine| engine)
+        Self::start_with_outlets(double, hold, gate, Outlets::default())
+    }
+
+    /// With other ways to look at it and to ask it.
+    pub(crate) fn start_with_outlets(
+        double: &Double,
+        hold: Duration,
+        gate: Gate,
+        outlets: Outlets,
+    ) -> Self {
+        Self::start_engine(double, hold, gate, outlets, no_reload(), |engine| engine)
     }
 
     /// With someone who asks for reloads, and what is done then.
@@ -56,13 +67,17 @@ impl Driver {
         double: &Double,
         reload: (tokio::sync::mpsc::Receiver<()>, Reload<Double>),
     ) -> Self {
-        Self::start_engine(double, PATIENCE, double.gate(), reload, |engine| engine)
+        let outlets = Outlets::default();
+        Self::start_engine(double, PATIENCE, double.gate(), outlets, reload, |engine| {
+            engine
+        })
     }
 
     fn start_engine(
         double: &Double,
         hold: Duration,
         gate: Gate,
+        outlets: Outlets,
         reload: (tokio::sync::mpsc::Receiver<()>, Reload<Double>),
         make: impl FnOnce(Engine<Double>) -> Engine<Double> + Send + 'static,
     ) -> Self {
@@ -72,7 +87,7 @@ impl Driver {
         let agent = thread::spawn(move || {
             let limits = super::double::limits(PATIENCE);
             let engine = make(Engine::new(double, limits, gate));
-            serve(engine, hold, offer, reload, async {
+            serve(engine, hold, outlets, offer, reload, async {
                 drop(asked_to_end.await)
             })
         });
@@ -177,6 +192,7 @@ fn no_reload() -> (tokio::sync::mpsc::Receiver<()>, Reload<Double>) {
 fn serve(
     engine: Engine<Double>,
     hold: Duration,
+    outlets: Outlets,
     offer: mpsc::Sender<OwnedFd>,
     reload: (tokio::sync::mpsc::Receiver<()>, Reload<Double>),
     shutdown: impl Future<Output = ()>,
@@ -203,6 +219,7 @@ fn serve(
     runtime.block_on(async {
         let agent = Agent::start_reloadable(engine, limits, opener, reload)
             .map_err(|error| error.to_string())?;
+        let agent = agent.with_outlets(outlets);
         agent.run(shutdown).await.map_err(|error| error.to_string())
     })
 }

@@ -60,7 +60,7 @@ pub fn session(input: &[u8]) {
 
 impl Model {
     fn step(&mut self, byte: u8) {
-        let (kind, detail) = (byte % 12, byte / 12);
+        let (kind, detail) = (byte % 14, byte / 14);
         match kind {
             0 if self.opening => {
                 self.opening = false;
@@ -72,11 +72,11 @@ impl Model {
                 });
             }
             // The driver hands on one request at a time; but what it does is not ours to trust.
-            1 | 2 if self.open && (self.asked.is_none() || detail == 20) => {
+            1 | 2 if self.open && (self.asked.is_none() || detail == 17) => {
                 let operation = match detail {
-                    0..=5 => Operation::HOT_BACKUP,
-                    6..=12 => Operation::FREEZE,
-                    13..=18 => Operation::THAW,
+                    0..=4 => Operation::HOT_BACKUP,
+                    5..=10 => Operation::FREEZE,
+                    11..=15 => Operation::THAW,
                     other => Operation(other),
                 };
                 self.asked = Some(operation);
@@ -93,6 +93,12 @@ impl Model {
             8 if self.open => self.feed(Event::Malformed(usize::from(detail))),
             9 if detail == 0 => self.feed(Event::Terminate),
             9 if detail % 3 == 1 => self.feed(Event::Reload),
+            10 => {
+                let hold = Duration::from_secs(u64::from(detail) * 10);
+                self.feed(Event::ManualFreeze { hold });
+            }
+            11 if detail % 3 == 0 => self.feed(Event::ManualEnd),
+            11 if detail % 3 == 1 => self.feed(Event::ThawNow),
             _ => {
                 self.now += Duration::from_secs(u64::from(detail) * u64::from(detail));
                 self.feed(Event::Tick);
@@ -135,7 +141,14 @@ impl Model {
         assert!(!self.stopped, "{action:?} after the end");
         match action {
             Action::StartCheck => self.start(Engine::Idle, Engine::Checking),
-            Action::StartFreeze => self.start(Engine::Idle, Engine::Freezing),
+            Action::StartFreeze | Action::StartManualFreeze => {
+                self.start(Engine::Idle, Engine::Freezing)
+            }
+            Action::ManualHeld(_) => {
+                assert_eq!(self.engine, Engine::Frozen);
+                assert_eq!(self.just, Some(Event::Frozen));
+            }
+            Action::RefuseManual(busy) => assert!(!busy.to_string().is_empty()),
             Action::StartReload => assert_eq!(self.engine, Engine::Idle),
             Action::StartThaw => self.start(Engine::Frozen, Engine::Thawing),
             Action::AbortFreeze => assert_eq!(self.engine, Engine::Freezing),
@@ -186,6 +199,12 @@ impl Model {
                 assert_eq!(self.engine, Engine::Frozen);
                 assert!(until > self.now && self.open);
             }
+            State::ManualHeld { until, .. } => {
+                assert_eq!(self.engine, Engine::Frozen);
+                assert!(until >= self.now, "a manual hold beyond its time");
+            }
+            State::ManualFreezing { .. } => assert_eq!(self.engine, Engine::Freezing),
+            State::ManualThawing { .. } => assert_eq!(self.engine, Engine::Thawing),
             State::Closed { .. } | State::Ready | State::Stopped => {
                 assert_eq!(self.engine, Engine::Idle)
             }

@@ -67,6 +67,11 @@ pub trait Guard: std::fmt::Debug + Send {
 
     /// Nothing is left to thaw.
     fn disarm(&mut self);
+
+    /// Its process id, if it is a process and there.
+    fn pid(&self) -> Option<u32> {
+        None
+    }
 }
 
 /// The guardian process, seen from the agent.
@@ -108,18 +113,16 @@ impl Guardian {
         })
     }
 
-    /// The process id, while it lives.
-    #[must_use]
-    pub fn pid(&self) -> Option<u32> {
-        self.process.as_ref().map(|process| process.child.id())
-    }
-
     fn process(&self) -> Result<&Process, GuardianError> {
         self.process.as_ref().ok_or(GuardianError::Died)
     }
 }
 
 impl Guard for Guardian {
+    fn pid(&self) -> Option<u32> {
+        self.process.as_ref().map(|process| process.child.id())
+    }
+
     fn check(&mut self) -> Result<(), GuardianError> {
         if self.process.as_mut().is_some_and(Process::is_alive) {
             return Ok(());

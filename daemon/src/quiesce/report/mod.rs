@@ -107,7 +107,7 @@ impl Span {
 }
 
 /// A part of every checkpoint.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum PhaseName {
     /// Plan made, all handles open.
@@ -124,6 +124,33 @@ pub enum PhaseName {
     Hold,
     /// From the first thaw to the last one's return.
     Thaw,
+}
+
+impl PhaseName {
+    /// All of them, in their order.
+    pub const ALL: [Self; 7] = [
+        Self::Prepare,
+        Self::Hooks,
+        Self::WriteBack,
+        Self::Flush,
+        Self::Freeze,
+        Self::Hold,
+        Self::Thaw,
+    ];
+
+    /// The word for it, as in the JSON.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Prepare => "prepare",
+            Self::Hooks => "hooks",
+            Self::WriteBack => "write-back",
+            Self::Flush => "flush",
+            Self::Freeze => "freeze",
+            Self::Hold => "hold",
+            Self::Thaw => "thaw",
+        }
+    }
 }
 
 /// A phase that was reached.
