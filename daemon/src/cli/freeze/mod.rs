@@ -20,6 +20,7 @@ use crate::confine;
 use crate::hooks;
 use crate::quiesce::guardian::Guardian;
 use crate::quiesce::locate::locate;
+use crate::quiesce::report::HookOperation;
 use crate::quiesce::{AskedBy, Checkpoint, FreezeError, Limits, Report, Until};
 use crate::telemetry::{Gate, log};
 
@@ -147,9 +148,20 @@ fn outcome(
         (Ok(()), _) if !report.is_some_and(Report::is_clean) => {
             Err("the hold was broken, or the thaw went wrong: see above".into())
         }
+        (Ok(()), _) if report.is_some_and(has_unthawed_applications) => {
+            Err("not every hook has let its application go on: see above".into())
+        }
         (_, Some(interrupted)) => Err(interrupted.into()),
         (frozen, None) => Ok(frozen?),
     }
+}
+
+fn has_unthawed_applications(report: &Report) -> bool {
+    let mut thaws = report
+        .hooks
+        .iter()
+        .filter(|hook| hook.operation == HookOperation::Thaw);
+    thaws.any(|hook| hook.failure.is_some())
 }
 
 fn refused(error: SingleError) -> Box<dyn std::error::Error> {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::filesystems::text::printable;
 use crate::quiesce::Report;
-use crate::quiesce::report::{FileSystemResult, PhaseName};
+use crate::quiesce::report::{FileSystemResult, HookOperation, PhaseName};
 
 /// What was done, what it cost, where the time went; then what went wrong, a line each.
 pub(super) fn summary(report: &Report) -> String {
@@ -100,10 +100,25 @@ pub(super) fn remarks(report: &Report) -> String {
     for fs in report.foreign().filter(|_| report.is_clean()) {
         let _ = writeln!(text, "{} was frozen by someone else", fs.name());
     }
+    for hook in &report.hooks {
+        if let Some(failure) = &hook.failure {
+            let operation = operation(hook.operation);
+            let name = printable(&hook.name);
+            let _ = writeln!(text, "hook {name} failed with '{operation}': {failure}");
+        }
+    }
     for failure in &report.failures {
         let _ = writeln!(text, "failed: {failure}");
     }
     text
+}
+
+/// What a hook was called with.
+pub(super) const fn operation(operation: HookOperation) -> &'static str {
+    match operation {
+        HookOperation::Freeze => "freeze",
+        HookOperation::Thaw => "thaw",
+    }
 }
 
 /// A phase in a word.

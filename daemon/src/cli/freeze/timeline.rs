@@ -5,7 +5,7 @@ use std::ops::Range;
 use std::time::Duration;
 
 use super::scale::Scale;
-use super::text::{label, phases, remarks, stall, time, verdict};
+use super::text::{label, operation, phases, remarks, stall, time, verdict};
 use crate::cli::terminal::Look;
 use crate::filesystems::text::printable;
 use crate::quiesce::Report;
@@ -281,10 +281,7 @@ fn name(fs: &FileSystemReport) -> String {
 }
 
 fn hook_name(hook: &HookReport) -> String {
-    let operation = match hook.operation {
-        HookOperation::Freeze => "freeze",
-        HookOperation::Thaw => "thaw",
-    };
+    let operation = operation(hook.operation);
     format!("{} {operation}", printable(&hook.name))
 }
 

@@ -204,6 +204,19 @@ fn what_was_left_to_someone_else_is_named() {
 }
 
 #[test]
+fn a_hook_that_failed_is_named_and_seen() {
+    let mut report = success();
+    report.hooks[1].failure = Some("it ended with status 3".to_owned());
+    let told = "hook 10-postgresql failed with 'thaw': it ended with status 3\n";
+    assert!(summary(&report).ends_with(&format!("\n{told}")));
+    let drawn = render(&report, PLAIN);
+    assert!(
+        drawn.ends_with(told) && drawn.contains("✗ failed"),
+        "{drawn}"
+    );
+}
+
+#[test]
 fn a_freeze_that_failed_before_anything_was_open_has_no_picture() {
     let mut report = with_phases(&[(Prepare, 0, 1_000)]);
     report.fail("the mount table cannot be read".to_owned());
