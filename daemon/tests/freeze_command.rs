@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
 
+mod double;
+mod driver;
 mod scratch;
 
 use std::fs::{self, File};
@@ -12,13 +14,19 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
+use driver::Driver;
+use hv_vssd::agent::Outlets;
 use hv_vssd::agent::single::Single;
+use hv_vssd::control::Client;
+use hv_vssd::quiesce::Engine;
+use hv_vssd::telemetry::Gate;
 use hvutil_sys::freeze as ioctl;
+use hvutil_sys::vss::{Operation, Status};
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, poll};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use scratch::{Disk, PATIENCE, RUN, bind, in_namespace, own_run, until};
+use scratch::{Disk, PATIENCE, RUN, ScratchKernel, bind, in_namespace, own_run, until};
 use serde_json::Value;
 
 /// Longer than a test waits: only a signal, or an error, ends such a hold in time.
@@ -303,26 +311,94 @@ fn what_someone_else_froze_fails_it_and_the_rest_is_thawed() {
 }
 
 #[test]
-fn beside_an_agent_it_is_refused() {
-    in_namespace("beside_an_agent_it_is_refused", |place| {
+fn two_by_hand_exclude_each_other() {
+    in_namespace("two_by_hand_exclude_each_other", |place| {
         own_run();
         let disk = Disk::new(place, "disk", "ext4");
-        let agent = Single::acquire(&Path::new(RUN).join("lock")).unwrap();
-        let output = freeze(&[LONG], &[&disk.mount_point]).output().unwrap();
-        let (status, out, err) = text(&output);
-        assert_eq!((status, out.as_str()), (Some(3), ""), "{err}");
-        assert!(err.contains(&std::process::id().to_string()), "{err}");
-        assert_eq!(err.lines().count(), 1, "{err}");
-        drop(agent);
-        // Two by hand exclude each other as well.
         let first = held(freeze(&[LONG], &[&disk.mount_point]), &disk);
         let output = freeze(&["--for=1s"], &[&disk.mount_point])
             .output()
             .unwrap();
-        assert_eq!(text(&output).0, Some(3));
+        let (status, out, err) = text(&output);
+        assert_eq!((status, out.as_str()), (Some(3), ""), "{err}");
+        assert!(err.contains("another 'hv-vssd freeze' is at work"), "{err}");
+        assert_eq!(err.lines().count(), 1, "{err}");
         assert!(disk.is_frozen());
         send(&first, Signal::SIGINT);
         wait(first);
+    });
+}
+
+/// An agent on these disks, as the service runs it, with its lock and its socket.
+fn agent(disks: &[&Disk]) -> (Single, Driver) {
+    let run = Path::new(RUN);
+    let lock = Single::acquire(&run.join("lock")).unwrap();
+    let kernel = ScratchKernel::new(disks);
+    let make = || {
+        let limits = double::limits(PATIENCE);
+        Engine::new(kernel, limits, Gate::new(std::io::stderr()))
+    };
+    let outlets = Outlets {
+        control: Some(run.join("control")),
+        ..Outlets::default()
+    };
+    let driver = Driver::start_engine_of(make, outlets);
+    until("the socket", || {
+        Client::connect(&run.join("control")).is_ok()
+    });
+    (lock, driver)
+}
+
+#[test]
+fn a_running_agent_does_it_and_the_command_tells() {
+    in_namespace("a_running_agent_does_it_and_the_command_tells", |place| {
+        own_run();
+        let [one, two] = ["one", "two"].map(|name| Disk::new(place, name, "ext4"));
+        let _agent = agent(&[&one, &two]);
+        let file = one.mount_point.join("file");
+        fs::write(&file, "data").unwrap();
+        // Symbolic links are for the command to follow.
+        let link = place.join("link-mounted");
+        std::os::unix::fs::symlink(&file, &link).unwrap();
+        let child = held(freeze(&["--for=300ms", "--json"], &[&link]), &one);
+        assert!(!two.is_frozen(), "it was not named");
+        let (status, out, err) = text(&wait(child));
+        assert_eq!(status, Some(0), "{out}{err}");
+        assert!(!one.is_frozen());
+        let report: Value = serde_json::from_str(&out).unwrap();
+        assert_eq!(report["asked_by"], "manual");
+        assert_eq!(report["file_systems"].as_array().unwrap().len(), 1, "{out}");
+
+        // An interrupt: thawed at once, and reported all the same.
+        let child = held(freeze(&[LONG], &[&one.mount_point]), &one);
+        send(&child, Signal::SIGINT);
+        let (status, out, err) = text(&wait(child));
+        assert_eq!(status, Some(4), "{out}{err}");
+        assert!(!one.is_frozen());
+        assert!(out.lines().count() >= 3, "{out}");
+
+        // Killed: its connection has gone.
+        let child = held(freeze(&[LONG], &[&one.mount_point]), &one);
+        send(&child, Signal::SIGKILL);
+        until("the thaw", || !one.is_frozen());
+        wait(child);
+    });
+}
+
+#[test]
+fn while_the_host_is_at_work_it_is_refused() {
+    in_namespace("while_the_host_is_at_work_it_is_refused", |place| {
+        own_run();
+        let disk = Disk::new(place, "disk", "ext4");
+        let (_lock, driver) = agent(&[&disk]);
+        assert_eq!(driver.request(Operation::FREEZE), Status::Ok);
+        let output = freeze(&["--for=1s"], &[&disk.mount_point])
+            .output()
+            .unwrap();
+        let (status, out, err) = text(&output);
+        assert_eq!((status, out.as_str()), (Some(3), ""), "{err}");
+        assert!(disk.is_frozen(), "the host's hold goes on");
+        assert_eq!(driver.request(Operation::THAW), Status::Ok);
     });
 }
 

@@ -179,7 +179,12 @@ async fn converse(
     let mut lines = Lines::new(MOST_REQUEST);
     // A request has been handed on, and its first answer has not come.
     let mut asked = false;
+    // It has said all that it wants to say; what it waits for is still told.
+    let mut ended = false;
     loop {
+        if ended && !busy.load(Ordering::Relaxed) {
+            return Ok(());
+        }
         if let Some(request) = (!asked).then(|| lines.take()).flatten() {
             match Request::parse(&request) {
                 Ok(request) => {
@@ -210,11 +215,14 @@ async fn converse(
                 }
                 send(stream, &line).await?;
             }
-            ready = stream.readable() => {
+            ready = stream.readable(), if !ended => {
                 ready?;
                 let mut buffer = [0; 1024];
                 match stream.try_read(&mut buffer) {
-                    Ok(0) => return Ok(()),
+                    Ok(0) => {
+                        ended = true;
+                        let _ = inbox.send(Message::Gone(id)).await;
+                    }
                     Ok(count) => {
                         let received = buffer.get(..count).unwrap_or_default();
                         if let Err(error) = lines.push(received) {

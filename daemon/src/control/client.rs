@@ -1,6 +1,7 @@
 //! A command's end of the control socket.
 
 use std::io::{self, Read, Write};
+use std::net::Shutdown;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -94,6 +95,14 @@ impl Client {
     /// What the kernel says; a limit of zero is refused.
     pub fn set_patience(&self, limit: Option<Duration>) -> io::Result<()> {
         self.stream.set_read_timeout(limit)
+    }
+
+    /// Ends what was asked for on this connection, as dropping it does; but its answers still come.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn end(&self) -> io::Result<()> {
+        self.stream.shutdown(Shutdown::Write)
     }
 
     /// Sends a request and waits for its first answer.

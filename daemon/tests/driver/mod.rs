@@ -14,7 +14,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use hv_vssd::agent::{Agent, Outlets, Reload, session};
-use hv_vssd::quiesce::Engine;
+use hv_vssd::quiesce::{Backend, Engine};
 use hv_vssd::telemetry::Gate;
 use hvutil_sys::device::Channel;
 use hvutil_sys::vss::{MESSAGE_SIZE, Operation, Reply, Request, Status};
@@ -81,13 +81,32 @@ impl Driver {
         reload: (tokio::sync::mpsc::Receiver<()>, Reload<Double>),
         make: impl FnOnce(Engine<Double>) -> Engine<Double> + Send + 'static,
     ) -> Self {
+        let double = double.clone();
+        let make = || {
+            let limits = super::double::limits(PATIENCE);
+            make(Engine::new(double, limits, gate))
+        };
+        Self::start_on(make, hold, outlets, reload)
+    }
+
+    /// Starts an agent on any engine, which is made in the agent's thread.
+    pub(crate) fn start_engine_of<B: Backend>(
+        make: impl FnOnce() -> Engine<B> + Send + 'static,
+        outlets: Outlets,
+    ) -> Self {
+        Self::start_on(make, PATIENCE, outlets, no_reload())
+    }
+
+    fn start_on<B: Backend>(
+        make: impl FnOnce() -> Engine<B> + Send + 'static,
+        hold: Duration,
+        outlets: Outlets,
+        reload: (tokio::sync::mpsc::Receiver<()>, Reload<B>),
+    ) -> Self {
         let (offer, opened) = mpsc::channel();
         let (shutdown, asked_to_end) = oneshot::channel();
-        let double = double.clone();
         let agent = thread::spawn(move || {
-            let limits = super::double::limits(PATIENCE);
-            let engine = make(Engine::new(double, limits, gate));
-            serve(engine, hold, outlets, offer, reload, async {
+            serve(make(), hold, outlets, offer, reload, async {
                 drop(asked_to_end.await)
             })
         });
@@ -184,17 +203,17 @@ impl Drop for Driver {
 }
 
 /// Nobody asks for one.
-fn no_reload() -> (tokio::sync::mpsc::Receiver<()>, Reload<Double>) {
+fn no_reload<B: Backend>() -> (tokio::sync::mpsc::Receiver<()>, Reload<B>) {
     let (_, reloads) = tokio::sync::mpsc::channel(1);
     (reloads, Box::new(|_| Err("no reload".into())))
 }
 
-fn serve(
-    engine: Engine<Double>,
+fn serve<B: Backend>(
+    engine: Engine<B>,
     hold: Duration,
     outlets: Outlets,
     offer: mpsc::Sender<OwnedFd>,
-    reload: (tokio::sync::mpsc::Receiver<()>, Reload<Double>),
+    reload: (tokio::sync::mpsc::Receiver<()>, Reload<B>),
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), String> {
     let limits = session::Limits {

@@ -3,12 +3,14 @@
 //! From the first freeze to the last thaw nothing is written: standard output may lie on what is frozen, and so may
 //! whatever reads it.
 
+mod asked;
 mod interrupt;
 mod scale;
 mod text;
 mod timeline;
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use self::interrupt::Interrupt;
@@ -17,16 +19,17 @@ use super::{CommandResult, ConfigArguments, Special, print};
 use crate::agent::single::{self, Single, SingleError};
 use crate::config::Config;
 use crate::confine;
+use crate::filesystems::DeviceNumber;
 use crate::hooks;
 use crate::quiesce::guardian::Guardian;
 use crate::quiesce::locate::locate;
-use crate::quiesce::report::HookOperation;
-use crate::quiesce::{AskedBy, Checkpoint, FreezeError, Limits, Report, Until};
+use crate::quiesce::report::{HookOperation, PhaseName};
+use crate::quiesce::{AskedBy, Checkpoint, Limits, Report, Until};
 use crate::telemetry::{Gate, log};
 
 /// Freeze as a checkpoint would, hold for a time, thaw, and tell what it cost
 ///
-/// A test by hand, with everything a checkpoint has but the host. ALL WRITING WAITS for the time given; nothing is printed meanwhile.
+/// A test by hand, with everything a checkpoint has but the host; a running agent does it, and else this command. ALL WRITING WAITS for the time given; nothing is printed meanwhile.
 /// Ctrl-C, SIGTERM and a lost terminal thaw at once. Needs root.
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
@@ -56,10 +59,6 @@ fn hold(text: &str) -> Result<Duration, String> {
 
 pub(super) fn main(arguments: &Arguments) -> CommandResult {
     let config = Config::load(arguments.config.config.as_deref())?;
-    let limits = Limits {
-        hold: arguments.hold,
-        ..super::engine::limits(&config)
-    };
     let most = Duration::from_secs(config.limits.hold);
     if arguments.hold > most {
         return Err(Special::usage(format!(
@@ -77,82 +76,106 @@ pub(super) fn main(arguments: &Arguments) -> CommandResult {
     } else {
         Some(locate(&arguments.paths, &super::plan::policy(&config))?)
     };
-    super::engine::confine();
-    let _only = Single::acquire(Path::new(single::DEFAULT_PATH)).map_err(refused)?;
-    // Before the signals are blocked, and not replaced later: what it inherits is its own affair.
-    let guardian = Guardian::start(false)?;
-    let mut engine = super::engine::engine(&config, limits, guardian, gate);
-    let signal = engine.signal();
-    let interrupt = Interrupt::watch(engine.signal())?;
-
+    let only_one = match Single::acquire(Path::new(single::DEFAULT_PATH)) {
+        Ok(single) => Some(single),
+        Err(SingleError::Running { .. }) => None,
+        Err(error) => return Err(error.into()),
+    };
     let what = match only.as_deref() {
         None => "all file systems of the plan".to_owned(),
         Some([_]) => "1 file system".to_owned(),
         Some(all) => format!("{} file systems", all.len()),
     };
     let hold = humantime::format_duration(arguments.hold);
-    print::note(&format!(
-        "freezing {what}, holding for {hold}; Ctrl-C thaws at once"
-    ));
+    let begin = || {
+        print::note(&format!(
+            "freezing {what}, holding for {hold}; Ctrl-C thaws at once"
+        ))
+    };
+    let (report, interrupt) = if only_one.is_some() {
+        here(&config, arguments.hold, only.clone(), gate, begin)?
+    } else {
+        let interrupt = Interrupt::watch(Arc::default())?;
+        let report = asked::freeze(&arguments.paths, arguments.hold, &interrupt, begin)?;
+        (report, interrupt)
+    };
+    let shown = show(&report, arguments);
+    // A terminal that was lost is not what there is to tell.
+    outcome(&report, &interrupt)?;
+    shown
+}
+
+/// Without an agent: in this process, with a guardian of its own.
+fn here(
+    config: &Config,
+    hold: Duration,
+    only: Option<Vec<DeviceNumber>>,
+    gate: Gate,
+    begin: impl FnOnce(),
+) -> Result<(Report, Interrupt), Box<dyn std::error::Error>> {
+    let limits = Limits {
+        hold,
+        ..super::engine::limits(config)
+    };
+    super::engine::confine();
+    // Before the signals are blocked, and not replaced later: what it inherits is its own affair.
+    let guardian = Guardian::start(false)?;
+    let mut engine = super::engine::engine(config, limits, guardian, gate);
+    let signal = engine.signal();
+    let interrupt = Interrupt::watch(engine.signal())?;
+    begin();
     let checkpoint = Checkpoint {
         asked_by: AskedBy::Manual,
         only,
     };
     let frozen = engine.freeze_for(&checkpoint);
-    let mut report = if frozen.is_ok() {
-        let _ = signal.wait(Instant::now() + arguments.hold, true, || false);
+    let report = if frozen.is_ok() {
+        let _ = signal.wait(Instant::now() + hold, true, || false);
         engine.thaw()
     } else {
         engine.take_failed()
     };
     engine.open_log();
-    let went = match &report {
-        Some(report) if report.is_clean() => hooks::Outcome::Success,
-        _ => hooks::Outcome::Failure,
+    let Some(mut report) = report else {
+        return Err("an internal error, a checkpoint without a report: please report it".into());
+    };
+    let went = if report.is_clean() {
+        hooks::Outcome::Success
+    } else {
+        hooks::Outcome::Failure
     };
     engine.thaw_applications(went, || {});
-    engine.applications_thawed(report.as_mut(), Until::Over);
-    let shown = report.as_ref().map(|report| show(report, arguments));
-    // A terminal that was lost is not what there is to tell.
-    outcome(frozen, report.as_ref(), &interrupt)?;
-    shown.unwrap_or(Ok(()))
+    engine.applications_thawed(Some(&mut report), Until::Over);
+    Ok((report, interrupt))
 }
 
 /// What the exit status tells.
-fn outcome(
-    frozen: Result<(), FreezeError>,
-    report: Option<&Report>,
-    interrupt: &Interrupt,
-) -> CommandResult {
-    let mut all = report.iter().flat_map(|report| &report.file_systems);
-    if let Some(left) = all.find(|fs| fs.is_left_frozen()) {
+fn outcome(report: &Report, interrupt: &Interrupt) -> CommandResult {
+    if let Some(left) = report.file_systems.iter().find(|fs| fs.is_left_frozen()) {
         let name = left.name();
         return Err(format!(
             "{name} may still be frozen: the guardian goes on trying, and so does 'hv-vssd thaw'"
         )
         .into());
     }
-    let interrupted = |text: &str| {
-        let signal = interrupt.by()?;
-        Some(Special::interrupted(format!(
-            "interrupted by {signal}: {text}"
-        )))
-    };
-    let interrupted = match &frozen {
-        Ok(()) => interrupted("everything was thawed before its time"),
-        // It comes from the keyboard to the guardian too, which then ends while there is nothing to guard.
-        Err(FreezeError::Aborted | FreezeError::Guardian(_)) => interrupted("nothing is frozen"),
-        Err(_) => None,
-    };
-    match (frozen, interrupted) {
-        (Ok(()), _) if !report.is_some_and(Report::is_clean) => {
-            Err("the hold was broken, or the thaw went wrong: see above".into())
-        }
-        (Ok(()), _) if report.is_some_and(has_unthawed_applications) => {
-            Err("not every hook has let its application go on: see above".into())
-        }
-        (_, Some(interrupted)) => Err(interrupted.into()),
-        (frozen, None) => Ok(frozen?),
+    let held = report.last(PhaseName::Hold).is_some();
+    if held && !report.is_clean() {
+        return Err("the hold was broken, or the thaw went wrong: see above".into());
+    }
+    if has_unthawed_applications(report) {
+        return Err("not every hook has let its application go on: see above".into());
+    }
+    if let Some(signal) = interrupt.by() {
+        let what = if held {
+            "everything was thawed before its time"
+        } else {
+            "nothing is frozen"
+        };
+        return Err(Special::interrupted(format!("interrupted by {signal}: {what}")).into());
+    }
+    match report.failures.last() {
+        Some(failure) if !report.is_clean() => Err(failure.clone().into()),
+        _ => Ok(()),
     }
 }
 
@@ -162,16 +185,6 @@ fn has_unthawed_applications(report: &Report) -> bool {
         .iter()
         .filter(|hook| hook.operation == HookOperation::Thaw);
     thaws.any(|hook| hook.failure.is_some())
-}
-
-fn refused(error: SingleError) -> Box<dyn std::error::Error> {
-    match error {
-        SingleError::Running { pid } => Special::busy(format!(
-            "an agent is at work, as process {pid}: stop it first (systemctl stop hv-vssd.service)"
-        ))
-        .into(),
-        error => error.into(),
-    }
 }
 
 /// Everything is thawed by now.
