@@ -14,8 +14,6 @@ use crate::config::{ConfigError, Loaded, Problem, Sources};
 /// that it is at its default.
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
-    #[command(flatten)]
-    config: ConfigArguments,
     /// Show the values in force; this is what it does without an option, too
     #[arg(long, conflicts_with = "check")]
     show: bool,
@@ -25,6 +23,8 @@ pub(super) struct Arguments {
     /// Print JSON for a program
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    config: ConfigArguments,
 }
 
 /// `--check --json`.

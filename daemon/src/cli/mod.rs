@@ -23,7 +23,7 @@ use crate::quiesce::error::with_causes;
 
 /// Holds every file system of this machine consistent while a Hyper-V host takes a production checkpoint or a backup.
 #[derive(Debug, Parser)]
-#[command(version, max_term_width = 100, arg_required_else_help = true)]
+#[command(version, max_term_width = 100, arg_required_else_help = true, after_help = exit_statuses())]
 pub struct Arguments {
     #[command(subcommand)]
     command: Command,
@@ -42,6 +42,29 @@ enum Command {
     Guardian(guardian::Arguments),
     #[command(hide = true)]
     HookExec(hook_exec::Arguments),
+}
+
+/// What every command's exit status means.
+pub const EXIT_STATUSES: [(u8, &str); 5] = [
+    (0, "done"),
+    (
+        1,
+        "it failed, or the answer is no; standard error says why, on one line",
+    ),
+    (2, "wrong usage, or a configuration that cannot be used"),
+    (
+        3,
+        "refused, because an agent or the host is at work; nothing was touched",
+    ),
+    (4, "interrupted by a signal; everything is thawed"),
+];
+
+fn exit_statuses() -> String {
+    let mut text = "Exit status:".to_owned();
+    for (status, meaning) in EXIT_STATUSES {
+        text += &format!("\n  {status}  {meaning}");
+    }
+    text + "\n\nStart with 'hv-vssd plan'. More: man hv-vssd"
 }
 
 /// Options of every command that reads the configuration.

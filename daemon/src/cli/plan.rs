@@ -13,14 +13,14 @@ use crate::quiesce::backend::Target;
 /// Changes nothing and freezes nothing.
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
-    #[command(flatten)]
-    config: ConfigArguments,
     /// Print JSON for a program instead of a table
     #[arg(long)]
     json: bool,
     /// List every file system left out, also those that are on no disk
     #[arg(long, short)]
     all: bool,
+    #[command(flatten)]
+    config: ConfigArguments,
 }
 
 pub(super) fn main(arguments: &Arguments) -> CommandResult {

@@ -28,14 +28,14 @@ use crate::telemetry::{Gate, journal, log};
 /// SIGHUP reads the configuration again, after the checkpoint if one is under way. Needs root. Logs to standard error.
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
-    #[command(flatten)]
-    config: ConfigArguments,
     /// The driver's character device
     #[arg(long, value_name = "PATH", default_value = DEFAULT_PATH)]
     device: PathBuf,
     /// Also log each step and each file system
     #[arg(long, short)]
     verbose: bool,
+    #[command(flatten)]
+    config: ConfigArguments,
 }
 
 pub(super) fn main(arguments: &Arguments) -> CommandResult {

@@ -24,7 +24,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
     /// Mount points to thaw, whoever froze them
-    #[arg(value_name = "MOUNT POINT", conflicts_with = "all")]
+    #[arg(value_name = "PATH", conflicts_with = "all")]
     paths: Vec<PathBuf>,
     /// Thaw every file system that a checkpoint would freeze, whoever froze it
     #[arg(long)]
