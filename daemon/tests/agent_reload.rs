@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use double::{Double, PATIENCE};
 use driver::Driver;
-use hv_vssd::agent::{Reload, session};
+use hv_vssd::agent::{Reload, Reloaded, session};
 use hv_vssd::config::{ForeignFreeze, Strictness};
 use hvutil_sys::vss::{Operation, Status};
 use tokio::sync::mpsc;
@@ -45,9 +45,13 @@ impl Reads {
                 Strictness::Normal,
             );
             reads.0.fetch_add(1, Ordering::SeqCst);
-            Ok(session::Limits {
+            let limits = session::Limits {
                 freeze_request: PATIENCE,
                 hold,
+            };
+            Ok(Reloaded {
+                limits,
+                textfile: None,
             })
         })
     }
@@ -130,4 +134,33 @@ fn what_cannot_be_taken_changes_nothing_and_is_told_in_one_line() {
     reads.until(1);
     checkpoint(&driver);
     assert_eq!(old.done(double::Op::Freeze), [1]);
+}
+
+#[test]
+fn a_reload_may_name_the_file_for_prometheus() {
+    let double = Double::new(&[&[1]]);
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("hv-vssd.prom");
+    let named = file.clone();
+    let (ask, asked) = mpsc::channel(1);
+    let reload: Reload<Double> = Box::new(move |_| {
+        Ok(Reloaded {
+            limits: session::Limits {
+                freeze_request: PATIENCE,
+                hold: PATIENCE,
+            },
+            textfile: Some(named.clone()),
+        })
+    });
+    let driver = Driver::start_reloadable(&double, (asked, reload));
+    checkpoint(&driver);
+    assert!(!file.exists());
+    ask.blocking_send(()).unwrap();
+    let deadline = Instant::now() + PATIENCE;
+    while !file.exists() {
+        assert!(Instant::now() < deadline, "no file was written");
+        thread::sleep(Duration::from_millis(2));
+    }
+    let text = std::fs::read_to_string(&file).unwrap();
+    assert!(text.contains("hv_vssd_"), "{text}");
 }

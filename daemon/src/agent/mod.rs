@@ -28,8 +28,8 @@ use self::clients::Clients;
 use self::control::{Control, Message};
 use self::records::{Moment, Records};
 use self::session::{Action, Event, Session, State};
-pub use self::worker::Reload;
 use self::worker::{News, Order, Worker};
+pub use self::worker::{Reload, Reloaded};
 use crate::quiesce::error::with_causes;
 use crate::quiesce::{AskedBy, Backend, Engine};
 use crate::telemetry::journal::Journal;
@@ -180,10 +180,8 @@ impl Agent {
                 ),
             }
         }
-        if let Some(path) = outlets.textfile {
-            self.records.use_textfile(path);
-            self.write_textfile();
-        }
+        self.records.use_textfile(outlets.textfile);
+        self.write_textfile();
         self
     }
 
@@ -200,6 +198,11 @@ impl Agent {
                 biased;
                 news = self.worker.news() => match news {
                     Some(News::Event(event)) => event,
+                    Some(News::Reloaded(Reloaded { limits, textfile })) => {
+                        self.records.use_textfile(textfile);
+                        self.write_textfile();
+                        Event::Reloaded { limits }
+                    }
                     Some(News::Thawed(report)) => {
                         self.clients.thawed(&report);
                         continue;

@@ -66,11 +66,14 @@ impl Records {
         self.journal = Some(journal);
     }
 
-    pub(super) fn use_textfile(&mut self, path: PathBuf) {
-        self.textfile = Some(TextFile {
-            path,
-            slot: Arc::default(),
-        });
+    pub(super) fn use_textfile(&mut self, path: Option<PathBuf>) {
+        let known = self.textfile.as_ref().map(|file| &file.path);
+        if known != path.as_ref() {
+            self.textfile = path.map(|path| TextFile {
+                path,
+                slot: Arc::default(),
+            });
+        }
     }
 
     pub(super) fn has_textfile(&self) -> bool {

@@ -28,9 +28,18 @@ enum Command {
     End,
 }
 
-/// Reads the configuration again, and puts the engine's share of it in force; returns the session's share. On an error everything stays as it was.
+/// Reads the configuration again, and puts the engine's share of it in force; returns the agent's share. On an error everything stays as it was.
 pub type Reload<B> =
-    Box<dyn FnMut(&mut Engine<B>) -> Result<Limits, Box<dyn std::error::Error>> + Send>;
+    Box<dyn FnMut(&mut Engine<B>) -> Result<Reloaded, Box<dyn std::error::Error>> + Send>;
+
+/// The agent's share of a configuration.
+#[derive(Debug)]
+pub struct Reloaded {
+    /// For the session.
+    pub limits: Limits,
+    /// As [`super::Outlets::textfile`].
+    pub textfile: Option<PathBuf>,
+}
 /// A checkpoint to begin.
 #[derive(Debug)]
 pub(super) struct Order {
@@ -44,6 +53,8 @@ pub(super) struct Order {
 /// What comes of a command.
 #[derive(Debug)]
 pub(super) enum News {
+    /// The configuration was read again.
+    Reloaded(Reloaded),
     /// For the session, at once.
     Event(Event),
     /// Nothing is frozen any more; hooks may follow.
@@ -280,8 +291,8 @@ impl<B: Backend> Desk<B> {
             return;
         };
         match reload(&mut self.engine) {
-            Ok(limits) => {
-                self.tell(Event::Reloaded { limits });
+            Ok(reloaded) => {
+                self.send(News::Reloaded(reloaded));
                 tracing::info!(
                     "the configuration was read again: in force from the next checkpoint on"
                 );

@@ -10,7 +10,7 @@ use tokio::sync::mpsc;
 
 use super::{CommandResult, ConfigArguments, engine};
 use crate::agent::single::{self, Single};
-use crate::agent::{Agent, Outlets, Reload, session};
+use crate::agent::{Agent, Outlets, Reload, Reloaded, session};
 use crate::config::{Config, Strictness};
 use crate::confine;
 use crate::control;
@@ -96,7 +96,10 @@ fn reload(path: Option<PathBuf>) -> Reload<Kernel> {
         let config = Config::load(path.as_deref())?;
         engine::configure(running, &config);
         warn_of(&config);
-        Ok(session_limits(&config))
+        Ok(Reloaded {
+            limits: session_limits(&config),
+            textfile: config.metrics.textfile,
+        })
     })
 }
 

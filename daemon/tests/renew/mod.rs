@@ -8,7 +8,10 @@ pub(crate) fn assert_is(file: &str, made: &str) {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(file);
     if env::var_os("UPDATE_GOLDEN").is_some() {
         fs::create_dir_all(path.parent().unwrap()).unwrap();
-        fs::write(&path, made).unwrap();
+        // Another test may be reading it.
+        let new = path.with_extension(format!("new-{}", std::process::id()));
+        fs::write(&new, made).unwrap();
+        fs::rename(new, &path).unwrap();
         return;
     }
     let there = fs::read_to_string(&path).unwrap_or_default();
