@@ -6,7 +6,7 @@ mod double;
 
 use std::time::Duration;
 
-use double::{Double, Fault, Op};
+use double::{Double, Entry, Fault, Op};
 use hv_vssd::config::ForeignFreeze;
 use hv_vssd::filesystems::DeviceNumber;
 use hv_vssd::quiesce::report::{FileSystemReport, FileSystemResult, Outcome, PhaseName};
@@ -126,6 +126,25 @@ fn a_stuck_thaw_is_told_with_the_stall_so_far() {
     let worst = report.worst_stall.as_ref().unwrap();
     assert!(worst.stall >= stuck.freeze.unwrap().duration);
     double.release(Op::Thaw, 2);
+}
+
+#[test]
+fn a_freeze_that_was_given_up_and_comes_back_is_reported_as_thawed() {
+    let double = Double::new(&[&[1, 2]]);
+    double.fault(Op::Freeze, 2, Fault::Slow(SLOW));
+    double.fault(Op::Thaw, 2, Fault::Slow(2 * SLOW));
+    let mut engine = double.engine();
+    let signal = engine.signal();
+    let theirs = double.clone();
+    let interrupt = std::thread::spawn(move || {
+        theirs.wait_for(Entry::Begun(Op::Freeze, 2));
+        signal.abort();
+    });
+    engine.freeze().unwrap_err();
+    interrupt.join().unwrap();
+    let report = engine.take_failed().unwrap();
+    assert_eq!(double.frozen(), [0; 0]);
+    assert_eq!(of(&report, "/fs2").result, FileSystemResult::Frozen);
 }
 
 #[test]

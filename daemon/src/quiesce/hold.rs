@@ -191,11 +191,9 @@ impl<B: Backend> Hold<B> {
                 }
             }
         }
-        // A freeze that was given up comes back once the others are thawed; most do at once.
-        let idle = || {
-            self.all()
-                .all(|slot| slot.running() != Some(Operation::Freeze))
-        };
+        // A freeze that was given up comes back once the others are thawed; most do at once, and are then thawed by
+        // whoever ran them.
+        let idle = || self.all().all(|slot| !slot.is_undoing());
         let _ = self
             .signal
             .wait(Instant::now() + RETURN_PATIENCE, false, idle);

@@ -213,6 +213,16 @@ impl<B: Backend> Slot<B> {
         self.lock().running
     }
 
+    /// A freeze of it is at work, or was given up and is being undone by whoever ran it.
+    pub fn is_undoing(&self) -> bool {
+        let cell = self.lock();
+        match cell.running {
+            Some(Operation::Freeze) => true,
+            Some(Operation::Thaw) => cell.abandoned,
+            _ => false,
+        }
+    }
+
     /// We froze it, and it is not thawed.
     pub fn is_frozen(&self) -> bool {
         self.lock().frozen
