@@ -22,7 +22,7 @@ const MARKS: [&str; 2] = [
 ];
 
 /// Options of man 5 systemd.exec that give a service a mount namespace of its own, in this version or a later one.
-const NAMESPACE_OPTIONS: [&str; 58] = [
+const NAMESPACE_OPTIONS: [&str; 54] = [
     "BindPaths",
     "BindReadOnlyPaths",
     "BPFDelegateCommands",
@@ -46,16 +46,12 @@ const NAMESPACE_OPTIONS: [&str; 58] = [
     "PrivateBPF",
     "PrivateDevices",
     "PrivateIPC",
-    "PrivateMounts",
-    "PrivateNetwork",
     "PrivatePIDs",
     "PrivateTmp",
     "PrivateUsers",
     "ProcSubset",
-    "ProtectClock",
     "ProtectControlGroups",
     "ProtectHome",
-    "ProtectHostname",
     "ProtectKernelLogs",
     "ProtectKernelModules",
     "ProtectKernelTunables",
@@ -155,7 +151,14 @@ fn the_unit_makes_no_mount_namespace() {
             !NAMESPACE_OPTIONS.contains(&key),
             "{line}: the service would not see the machine's mounts"
         );
+        assert!(
+            key != "PrivateMounts" || line == "PrivateMounts=no",
+            "{line}: the service would not see the machine's mounts"
+        );
     }
+    // PrivateNetwork= makes one since systemd 254, unless it is told not to.
+    let has = |wanted: &str| unit.lines().any(|line| line.trim().starts_with(wanted));
+    assert!(!has("PrivateNetwork") || has("PrivateMounts=no"));
 }
 
 #[test]

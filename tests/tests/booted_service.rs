@@ -58,7 +58,7 @@ fn leaves_a_hold(guest: &mut Guest, command: &str) -> Step<()> {
 
 scenario! {
     /// Rows 3, 4 and 19, with systemd as the one that kills, stops and starts.
-    row: "3", "in a hold of a booted Debian: SIGKILL of the agent, of all its processes, systemctl restart, systemctl stop; then start",
+    row: "3", "in a hold of a booted Debian: SIGKILL of the agent, of all its processes, systemctl restart, the OOM killer, systemctl stop; then start",
     c_daemon_gap: Some("leaves everything frozen, / too"),
     fn whatever_systemd_does_nothing_stays_frozen(bed) {
         let mut guest = bed.boot_system(&System::new())?;
@@ -75,6 +75,14 @@ scenario! {
             bed.agent.wait_registered(&mut guest)?;
             checkpoint(&mut guest)?;
         }
+        // The OOM killer's choice, by the kernel's own rule.
+        let pid = booted::property(&guest, unit, "MainPID")?;
+        guest.sh(&format!("echo 1000 > /proc/{pid}/oom_score_adj; echo 1 > /proc/sys/kernel/sysrq"))?;
+        let took = ends_a_hold(&mut guest, "echo f > /proc/sysrq-trigger")?;
+        bed.measured("OOM killer", took);
+        seen.push(format!("OOM killer {:.1} s", took.as_secs_f64()));
+        bed.agent.wait_registered(&mut guest)?;
+        checkpoint(&mut guest)?;
         let took = ends_a_hold(&mut guest, &format!("systemctl stop {unit}"))?;
         bed.measured("stop", took);
         seen.push(format!("stop {:.1} s", took.as_secs_f64()));
