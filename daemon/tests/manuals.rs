@@ -175,7 +175,7 @@ fn what_commands_have_in_common_is_called_and_told_alike() {
         );
     }
     let reads_configuration = ["run", "plan", "config", "freeze"];
-    let for_programs = ["plan", "config", "freeze", "status"];
+    let for_programs = ["plan", "config", "freeze", "status", "thaw"];
     for (option, names) in [
         ("config", &reads_configuration[..]),
         ("json", &for_programs),

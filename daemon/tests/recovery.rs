@@ -416,3 +416,26 @@ fn the_command_thaws_all_that_it_can_see() {
         assert!(!disk.is_frozen());
     });
 }
+
+#[test]
+fn the_command_tells_a_program_what_it_did() {
+    in_namespace("the_command_tells_a_program_what_it_did", |place| {
+        own_run();
+        let disk = Disk::new(place, "disk", "ext4");
+        freeze(&disk);
+        let json = Path::new("--json");
+        let point = disk.mount_point.to_str().unwrap();
+        for (result, error) in [("thawed", false), ("not-frozen", false), ("failed", true)] {
+            let path = if error { place } else { Path::new(point) };
+            let (status, out, _) = thaw(&[json, path]);
+            assert_eq!(status, Some(i32::from(error)));
+            let told: serde_json::Value = serde_json::from_str(&out).unwrap();
+            let file_system = &told["file_systems"][0];
+            assert_eq!(file_system["name"], path.to_str().unwrap());
+            assert_eq!(file_system["result"], result);
+            assert_eq!(file_system["error"].is_string(), error);
+            assert_eq!(told["hooks"], serde_json::json!([]));
+        }
+        assert!(!disk.is_frozen());
+    });
+}

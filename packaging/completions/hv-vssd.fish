@@ -53,6 +53,7 @@ complete -c hv-vssd -n "__fish_hv_vssd_using_subcommand freeze" -l report -d 'Dr
 complete -c hv-vssd -n "__fish_hv_vssd_using_subcommand freeze" -l json -d 'Print the report as JSON for a program'
 complete -c hv-vssd -n "__fish_hv_vssd_using_subcommand freeze" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c hv-vssd -n "__fish_hv_vssd_using_subcommand thaw" -l all -d 'Thaw every file system that a checkpoint would freeze, whoever froze it'
+complete -c hv-vssd -n "__fish_hv_vssd_using_subcommand thaw" -l json -d 'Print JSON for a program'
 complete -c hv-vssd -n "__fish_hv_vssd_using_subcommand thaw" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c hv-vssd -n "__fish_hv_vssd_using_subcommand status" -s w -l watch -d 'Show it again and again, every so many seconds, until interrupted' -r
 complete -c hv-vssd -n "__fish_hv_vssd_using_subcommand status" -l socket -d 'The agent\'s control socket' -r -F

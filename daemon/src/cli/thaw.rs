@@ -1,15 +1,16 @@
 //! `hv-vssd thaw`: let go of what was left frozen.
 
-use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::CommandResult;
+use serde::Serialize;
+
+use super::{CommandResult, print};
 use crate::agent::single::{self, Single};
 use crate::config::Config;
 use crate::confine;
 use crate::control::{self, Client, ClientError, Request, Thawed};
-use crate::hooks::{self, Applications, Hooks};
+use crate::hooks::{self, Applications, Hooks, Run};
 use crate::quiesce::ledger;
 use crate::quiesce::recovery::{self, Outcome, Thaw};
 
@@ -29,6 +30,32 @@ pub(super) struct Arguments {
     /// Thaw every file system that a checkpoint would freeze, whoever froze it
     #[arg(long)]
     all: bool,
+    /// Print JSON for a program
+    #[arg(long)]
+    json: bool,
+}
+
+/// `--json`.
+#[derive(Serialize)]
+struct Shown<'a> {
+    file_systems: Vec<ThawedShown<'a>>,
+    hooks: Vec<HookShown<'a>>,
+}
+
+#[derive(Serialize)]
+struct ThawedShown<'a> {
+    name: &'a str,
+    /// `thawed`, `not-frozen` or `failed`.
+    result: &'static str,
+    error: Option<String>,
+}
+
+#[derive(Serialize)]
+struct HookShown<'a> {
+    name: &'a str,
+    failure: Option<String>,
+    /// Its lines.
+    output: Vec<String>,
 }
 
 pub(super) fn main(arguments: &Arguments) -> CommandResult {
@@ -56,28 +83,10 @@ pub(super) fn main(arguments: &Arguments) -> CommandResult {
     } else {
         Vec::new()
     };
-    let mut output = io::stdout().lock();
-    if runs.is_empty() && outcomes.is_empty() {
-        writeln!(
-            output,
-            "nothing is on record as left frozen; name mount points, or use --all, to thaw what someone else froze"
-        )?;
-    }
-    for Outcome { name, result } in &outcomes {
-        match result {
-            Ok(Thaw::Thawed) => writeln!(output, "{name}: thawed")?,
-            Ok(Thaw::NotFrozen) => writeln!(output, "{name}: was not frozen")?,
-            Err(error) => writeln!(output, "{name}: NOT THAWED: {error}")?,
-        }
-    }
-    for run in &runs {
-        match &run.failure {
-            None => writeln!(output, "hook {}: called with 'thaw'", run.name)?,
-            Some(error) => writeln!(output, "hook {}: FAILED with 'thaw': {error}", run.name)?,
-        }
-        for line in run.output.lines() {
-            writeln!(output, "    {line}")?;
-        }
+    if arguments.json {
+        print::json(&shown(&outcomes, &runs))?;
+    } else {
+        print::text(&text(&outcomes, &runs))?;
     }
     if outcomes.iter().any(|outcome| outcome.result.is_err()) {
         return Err("not everything could be thawed".into());
@@ -107,5 +116,52 @@ fn by_agent(socket: &Path) -> Vec<Outcome> {
             eprintln!("hv-vssd: {error}; thawing without it");
             Vec::new()
         }
+    }
+}
+
+fn text(outcomes: &[Outcome], runs: &[Run]) -> String {
+    let mut text = String::new();
+    if runs.is_empty() && outcomes.is_empty() {
+        text.push_str(
+            "nothing is on record as left frozen; name mount points, or use --all, to thaw what someone else froze\n",
+        );
+    }
+    for Outcome { name, result } in outcomes {
+        text += &match result {
+            Ok(Thaw::Thawed) => format!("{name}: thawed\n"),
+            Ok(Thaw::NotFrozen) => format!("{name}: was not frozen\n"),
+            Err(error) => format!("{name}: NOT THAWED: {error}\n"),
+        };
+    }
+    for run in runs {
+        text += &match &run.failure {
+            None => format!("hook {}: called with 'thaw'\n", run.name),
+            Some(error) => format!("hook {}: FAILED with 'thaw': {error}\n", run.name),
+        };
+        for line in run.output.lines() {
+            text += &format!("    {line}\n");
+        }
+    }
+    text
+}
+
+fn shown<'a>(outcomes: &'a [Outcome], runs: &'a [Run]) -> Shown<'a> {
+    let file_system = |outcome: &'a Outcome| ThawedShown {
+        name: &outcome.name,
+        result: match outcome.result {
+            Ok(Thaw::Thawed) => "thawed",
+            Ok(Thaw::NotFrozen) => "not-frozen",
+            Err(_) => "failed",
+        },
+        error: outcome.result.as_ref().err().map(ToString::to_string),
+    };
+    let hook = |run: &'a Run| HookShown {
+        name: &run.name,
+        failure: run.failure.as_ref().map(ToString::to_string),
+        output: run.output.lines().collect(),
+    };
+    Shown {
+        file_systems: outcomes.iter().map(file_system).collect(),
+        hooks: runs.iter().map(hook).collect(),
     }
 }
