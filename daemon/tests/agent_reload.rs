@@ -10,10 +10,12 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use double::applications::Database;
 use double::{Double, PATIENCE};
 use driver::Driver;
 use hv_vssd::agent::{Reload, Reloaded, session};
 use hv_vssd::config::{ForeignFreeze, Strictness};
+use hv_vssd::hooks::Operation as Call;
 use hvutil_sys::vss::{Operation, Status};
 use tokio::sync::mpsc;
 
@@ -163,4 +165,31 @@ fn a_reload_may_name_the_file_for_prometheus() {
     }
     let text = std::fs::read_to_string(&file).unwrap();
     assert!(text.contains("hv_vssd_"), "{text}");
+}
+
+#[test]
+fn a_reload_that_waited_for_hooks_comes_before_the_next_hold_and_not_in_it() {
+    let (double, new) = (Double::new(&[&[1]]), Double::new(&[&[7]]));
+    let database = Database::new(&double);
+    database.stick(Call::Thaw);
+    let (ask, asked) = mpsc::channel(1);
+    let reads = Reads::default();
+    let reload = (asked, reads.taking(&new, PATIENCE));
+    let driver = Driver::start_reloadable_with_applications(&double, &database, reload);
+    assert_eq!(driver.request(Operation::FREEZE), Status::Ok);
+    assert_eq!(driver.request(Operation::THAW), Status::Ok);
+    database.wait_for(Call::Thaw);
+    ask.blocking_send(()).unwrap();
+    // The channel is empty: the agent has taken note.
+    ask.blocking_send(()).unwrap();
+    assert_eq!(driver.request(Operation::HOT_BACKUP), Status::Ok);
+    driver.ask(Operation::FREEZE);
+    database.release();
+    assert_eq!(driver.answer(), Status::Ok);
+    assert_eq!(
+        new.frozen(),
+        [7],
+        "the hold is one of the new configuration"
+    );
+    assert_eq!(driver.request(Operation::THAW), Status::Ok);
 }

@@ -174,6 +174,22 @@ fn an_agent_asked_to_end_lets_applications_go_on_first() {
 }
 
 #[test]
+fn hooks_hear_of_success_only_if_the_host_has_ended_the_hold() {
+    let double = Double::new(&[&[1]]);
+    let database = Database::new(&double);
+    let heard = |database: &Database| database.calls().pop().unwrap().outcome;
+    let driver = Driver::start_with_applications(&double, &database);
+    assert_eq!(driver.request(Operation::FREEZE), Status::Ok);
+    assert_eq!(driver.request(Operation::THAW), Status::Ok);
+    double.until("the thaw", |_| database.calls().len() == 2);
+    assert_eq!(heard(&database), Some(Outcome::Success));
+    assert_eq!(driver.request(Operation::FREEZE), Status::Ok);
+    drop(driver);
+    assert_eq!(database.calls().len(), 4);
+    assert_eq!(heard(&database), Some(Outcome::Failure));
+}
+
+#[test]
 fn what_an_earlier_agent_owes_is_thawed_at_the_start() {
     let double = Double::new(&[&[1]]);
     let database = Database::new(&double);

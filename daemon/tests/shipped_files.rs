@@ -12,6 +12,7 @@ mod renew;
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use hv_vssd::config::{Config, reference};
 
@@ -171,5 +172,33 @@ fn the_unit_may_do_what_the_agent_asks_for() {
     let granted: BTreeSet<String> = granted.split(' ').map(str::to_owned).collect();
     for capability in hv_vssd::confine::AGENT {
         assert!(granted.contains(&capability.to_string()), "{capability}");
+    }
+}
+
+/// In packaging/hooks.
+const HOOKS: [&str; 4] = ["mariadb", "postgresql", "redis", "template"];
+
+#[test]
+fn shipped_hooks_may_be_run_and_a_thaw_without_a_freeze_does_nothing() {
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("../packaging/hooks");
+    let mut found: Vec<_> = fs::read_dir(&directory)
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    found.sort();
+    assert_eq!(found, HOOKS);
+    for hook in HOOKS {
+        let path = directory.join(hook);
+        let text = fs::read_to_string(&path).unwrap();
+        assert!(text.starts_with("#!/bin/sh\n"), "{hook}");
+        assert!(
+            text.contains("/etc/hv-vssd/hooks.d/"),
+            "{hook} says how it is switched on"
+        );
+        let called = |operation: &str| Command::new(&path).arg(operation).output().unwrap();
+        // Not `freeze`: a server may run on this machine.
+        let output = called("thaw");
+        assert!(output.status.success(), "{hook}: {output:?}");
+        assert_eq!(called("flush").status.code(), Some(2), "{hook}");
     }
 }

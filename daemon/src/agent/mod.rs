@@ -283,7 +283,7 @@ impl Agent {
             Action::RefuseManual(busy) => self.clients.refuse(busy),
             Action::ManualHeld(hold) => self.clients.held(hold),
             Action::AbortFreeze => self.worker.abort(),
-            Action::StartThaw => self.worker.thaw(),
+            Action::StartThaw => self.worker.thaw(self.session.state().is_asked_to_thaw()),
             Action::StartReload => self.worker.reload(),
             Action::Reply(operation, status) => self.reply(operation, status),
             Action::CloseChannel => {

@@ -74,6 +74,26 @@ pub enum State {
     Stopped,
 }
 
+impl State {
+    /// Whether a thaw that begins now was asked for, so that nothing has cut the hold short.
+    #[must_use]
+    pub fn is_asked_to_thaw(self) -> bool {
+        match self {
+            Self::Thawing { answer, .. } => answer == Answer::Truth,
+            // A test by hand has no end that would be too early.
+            Self::ManualThawing { next } => next != Next::Stopped,
+            Self::Closed { .. }
+            | Self::Ready
+            | Self::Checking { .. }
+            | Self::Freezing { .. }
+            | Self::Held { .. }
+            | Self::ManualFreezing { .. }
+            | Self::ManualHeld { .. }
+            | Self::Stopped => false,
+        }
+    }
+}
+
 /// Where the agent goes when the work at hand is done; a later reason never makes it a weaker one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Next {

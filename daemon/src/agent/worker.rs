@@ -21,7 +21,9 @@ use crate::telemetry::service;
 enum Command {
     Check,
     Freeze(Order),
-    Thaw,
+    Thaw {
+        kept: bool,
+    },
     /// Hooks have let the applications go on.
     ApplicationsThawed,
     Reload,
@@ -133,8 +135,9 @@ impl Worker {
         self.signal.abort();
     }
 
-    pub(super) fn thaw(&self) {
-        self.send(Command::Thaw);
+    /// `kept`: nothing has cut the hold short.
+    pub(super) fn thaw(&self, kept: bool) {
+        self.send(Command::Thaw { kept });
     }
 
     pub(super) fn reload(&self) {
@@ -212,12 +215,12 @@ impl<B: Backend> Desk<B> {
                     }
                 }
                 Command::Freeze(order) => self.freeze(order),
-                Command::Thaw => {
+                Command::Thaw { kept } => {
                     let report = self.engine.thaw();
                     let clean = report.as_ref().is_some_and(Report::is_clean);
                     self.tell(Event::Thawed { clean });
                     self.engine.open_log();
-                    let outcome = if clean {
+                    let outcome = if clean && kept {
                         Outcome::Success
                     } else {
                         Outcome::Failure
@@ -254,6 +257,8 @@ impl<B: Backend> Desk<B> {
             self.refused(&order, text, Cause::GivenUp);
             return;
         }
+        // What waited for them comes before the hold too: it would take their thaw with it.
+        self.reload_if_wanted();
         let only = match (order.paths.as_slice(), devices_at(&order.paths)) {
             ([], _) => None,
             (_, Ok(devices)) => Some(devices),

@@ -41,10 +41,19 @@ impl Driver {
 
     /// With applications to bring to rest.
     pub(crate) fn start_with_applications(double: &Double, database: &Arc<Database>) -> Self {
+        Self::start_reloadable_with_applications(double, database, no_reload())
+    }
+
+    /// With both.
+    pub(crate) fn start_reloadable_with_applications(
+        double: &Double,
+        database: &Arc<Database>,
+        reload: (tokio::sync::mpsc::Receiver<()>, Reload<Double>),
+    ) -> Self {
         let database = Arc::clone(database);
         let make = move |engine: Engine<Double>| engine.with_applications(database);
         let outlets = Outlets::default();
-        Self::start_engine(double, PATIENCE, double.gate(), outlets, no_reload(), make)
+        Self::start_engine(double, PATIENCE, double.gate(), outlets, reload, make)
     }
 
     /// With a hold limit and a log of its own.
