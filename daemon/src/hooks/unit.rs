@@ -66,7 +66,7 @@ impl Call<'_> {
             Way::Direct(program) => {
                 let mut command = Command::new(program);
                 command.arg("hook-exec").arg("--");
-                command.env_clear().env("PATH", PATH);
+                bare(&mut command);
                 let environment = self.environment.iter().map(|(key, value)| (key, value));
                 command.envs(environment);
                 command
@@ -82,6 +82,7 @@ impl Call<'_> {
 
     fn transient_unit(&self) -> Command {
         let mut command = Command::new(program("systemd-run").unwrap_or("systemd-run".into()));
+        bare(&mut command);
         command.args([
             "--quiet",
             "--wait",
@@ -123,6 +124,7 @@ impl Call<'_> {
 /// The command that sends a signal to all processes of a unit.
 pub(super) fn signal_unit(unit: &str, signal: &str) -> Command {
     let mut command = Command::new(program("systemctl").unwrap_or("systemctl".into()));
+    bare(&mut command);
     command
         .args(["kill", "--quiet", "--no-ask-password"])
         .arg(format!("--signal={signal}"))
@@ -132,6 +134,11 @@ pub(super) fn signal_unit(unit: &str, signal: &str) -> Command {
         .stdout(Stdio::null())
         .stderr(Stdio::null());
     command
+}
+
+/// Nothing that systemd has told the agent: $NOTIFY_SOCKET would let a child speak for it.
+fn bare(command: &mut Command) {
+    command.env_clear().env("PATH", PATH);
 }
 
 fn program(name: &str) -> Option<PathBuf> {
