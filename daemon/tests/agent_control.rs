@@ -513,6 +513,22 @@ fn the_file_for_prometheus_is_written_at_the_start_and_after_the_thaw() {
 }
 
 #[test]
+fn the_end_of_the_agent_is_the_last_word_for_prometheus() {
+    let mut scene = Scene::new(PATIENCE);
+    let file = scene.directory.path().join("hv-vssd.prom");
+    assert_eq!(scene.driver.request(Operation::FREEZE), Answer::Ok);
+    scene.driver.ask_to_end();
+    assert_eq!(scene.driver.receive(), None);
+    scene.driver.join().unwrap();
+    let text = std::fs::read_to_string(&file).unwrap();
+    assert!(text.contains("hv_vssd_registered 0\n"), "{text}");
+    assert!(
+        text.contains("hv_vssd_checkpoint_failures_total{cause=\"ended-early\"} 1\n"),
+        "{text}"
+    );
+}
+
+#[test]
 fn a_checkpoint_is_one_record_of_the_journal_and_none_comes_during_the_hold() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("journal");
