@@ -8,6 +8,7 @@ use double::{Double, Entry, Fault, Fs, Op};
 use hv_vssd::quiesce::FreezeError;
 use hv_vssd::quiesce::error::with_causes;
 use hv_vssd::quiesce::report::FileSystemResult;
+use std::time::Duration;
 
 fn sorted(mut numbers: Vec<Fs>) -> Vec<Fs> {
     numbers.sort_unstable();
@@ -260,4 +261,25 @@ fn an_engine_that_is_dropped_by_a_panic_in_a_hold_thaws() {
     }));
     assert!(result.is_err());
     assert_eq!(double.done(Op::Thaw), [2, 1]);
+}
+
+#[test]
+fn what_took_longest_to_flush_is_among_the_first_that_threads_take() {
+    let many: Vec<u32> = (1..=300).collect();
+    let double = Double::new(&[&many]);
+    double.fault(Op::Sync, 300, Fault::Slow(Duration::from_millis(80)));
+    let mut engine = double.engine();
+    engine.freeze().unwrap();
+    assert_eq!(double.frozen().len(), 300);
+    assert!(engine.thaw().unwrap().is_clean());
+    let begun = double
+        .entries()
+        .into_iter()
+        .filter_map(|entry| match entry {
+            Entry::Begun(Op::Freeze, fs) => Some(fs),
+            _ => None,
+        });
+    // Each thread has taken one at most before it has.
+    let place = begun.into_iter().position(|fs| fs == 300).unwrap();
+    assert!(place < 64, "it began as number {place}");
 }

@@ -174,3 +174,34 @@ fn dropping_a_handle_lets_the_disk_go() {
         disk.umount().unwrap();
     });
 }
+
+/// How many commits of an ext4's journal were asked for, as the kernel counts them.
+fn commits_asked_for(disk: &Disk) -> u64 {
+    let device = disk.device().file_name().unwrap().to_str().unwrap();
+    let info = fs::read_to_string(format!("/proc/fs/jbd2/{device}-8/info")).unwrap();
+    let asked = info.split_once('(').unwrap().1.split_once(' ').unwrap().0;
+    asked.parse().unwrap()
+}
+
+#[test]
+fn a_commit_ahead_commits_an_ext4_and_leaves_nothing_behind() {
+    in_namespace(
+        "a_commit_ahead_commits_an_ext4_and_leaves_nothing_behind",
+        |place| {
+            for fstype in TYPES {
+                let disk = Disk::new(place, fstype, fstype);
+                let handle = Handle::open(&disk.target(&[&disk.mount_point])).unwrap();
+                fs::write(disk.mount_point.join("file"), "not synced").unwrap();
+                let names = || fs::read_dir(&disk.mount_point).unwrap().count();
+                let before = (fstype == "ext4").then(|| commits_asked_for(&disk));
+                let names_before = names();
+                handle.commit_ahead();
+                assert_eq!(names(), names_before, "{fstype}");
+                if let Some(before) = before {
+                    assert_eq!(commits_asked_for(&disk), before + 1);
+                }
+                freezes_and_thaws(&handle, &disk);
+            }
+        },
+    );
+}

@@ -67,6 +67,10 @@ pub trait Backend: std::fmt::Debug + Send + Sync + 'static {
         Disks::default()
     }
 
+    /// Commits a journal that would otherwise be committed in the middle of write-back, and writes metadata back, without
+    /// writing data; does nothing to a file system that has no such journal. It is only faster with it.
+    fn commit(&self, _handle: &Self::Handle) {}
+
     /// `syncfs`.
     ///
     /// # Errors

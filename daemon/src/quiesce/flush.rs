@@ -5,42 +5,46 @@ use std::time::{Duration, Instant};
 
 use super::backend::Backend;
 use super::error::FreezeError;
-use super::hold::{Hold, still_running};
+use super::hold::{Hold, longest_first, still_running};
+use super::passes::Pass;
 use super::report::PhaseName;
 use super::rounds::{Next, Rounds};
 use super::signal::Waited;
 use super::slot::Operation;
+use super::writeback::Sample;
 
-/// A pass that was quicker than this leaves little to the freeze itself.
-const QUICK_PASS: Duration = Duration::from_millis(100);
-
-/// Writers that dirty faster than the disks write would make passes go on for ever.
-const MOST_PASSES: u32 = 3;
+/// `limits.flush`, and when it has passed.
+#[derive(Clone, Copy, Debug)]
+struct Limit {
+    length: Duration,
+    end: Instant,
+}
 
 impl<B: Backend> Hold<B> {
     /// Writes back in parallel while applications go on, so that the freeze finds little.
     pub(super) fn flush(&mut self, limit: Duration) -> Result<(), FreezeError> {
         let started = Instant::now();
-        let written_back = self.write_back(started + limit);
+        let limit = Limit {
+            length: limit,
+            end: started + limit,
+        };
+        let written_back = self.write_back(limit);
         self.report.phase(PhaseName::WriteBack, started);
         written_back?;
-        for _ in 1..=MOST_PASSES {
-            let pass_started = Instant::now();
-            for slot in self.all() {
-                self.submit(slot, Operation::Flush);
-            }
-            let idle = || self.all().all(|slot| slot.running().is_none());
-            let waited = self.signal.wait(started + limit, true, idle);
-            self.report.phase(PhaseName::Flush, pass_started);
-            match waited {
-                Waited::Done => {}
-                Waited::Aborted => return Err(FreezeError::Aborted),
-                Waited::TimedOut => {
-                    let name = still_running(self.all());
-                    return Err(FreezeError::FlushLimit(name, limit));
-                }
-            }
-            if pass_started.elapsed() < QUICK_PASS {
+        for number in 1.. {
+            let before = self.backend.dirty();
+            let started = Instant::now();
+            let passed = self.run_all(Operation::Flush, limit);
+            self.report.phase(PhaseName::Flush, started);
+            passed?;
+            let took = started.elapsed();
+            let waiting = before.zip(self.backend.dirty());
+            let pass = Pass {
+                number,
+                took,
+                waiting: waiting.map(|(before, after)| (before.waiting(), after.waiting())),
+            };
+            if !pass.pays_again() {
                 break;
             }
         }
@@ -54,13 +58,15 @@ impl<B: Backend> Hold<B> {
     }
 
     /// Lets the kernel write back what is dirty, as long as that pays, so that the commits that follow find idle disks.
-    fn write_back(&self, deadline: Instant) -> Result<(), FreezeError> {
-        let begin = |sample| Rounds::begin(Instant::now(), sample);
-        let Some(mut rounds) = self.backend.dirty().and_then(begin) else {
+    fn write_back(&self, limit: Limit) -> Result<(), FreezeError> {
+        let Some(first) = self.backend.dirty() else {
+            return Ok(());
+        };
+        let Some(mut rounds) = Rounds::begin(Instant::now(), first) else {
             return Ok(());
         };
         let disks = self.backend.disks(self.all().map(|slot| slot.target()));
-        self.backend.start_write_back();
+        self.begin_round(&mut rounds, first, limit)?;
         while let Some(sample) = self.backend.dirty() {
             let in_flight = disks.in_flight(|disk| rounds.wants(disk));
             let now = Instant::now();
@@ -72,11 +78,11 @@ impl<B: Backend> Hold<B> {
                     pause
                 }
                 Next::Round => {
-                    self.backend.start_write_back();
+                    self.begin_round(&mut rounds, sample, limit)?;
                     Duration::ZERO
                 }
             };
-            if now >= deadline {
+            if now >= limit.end {
                 break;
             }
             if self.signal.wait(now + pause, true, || false) == Waited::Aborted {
@@ -84,5 +90,34 @@ impl<B: Backend> Hold<B> {
             }
         }
         Ok(())
+    }
+
+    fn begin_round(
+        &self,
+        rounds: &mut Rounds,
+        sample: Sample,
+        limit: Limit,
+    ) -> Result<(), FreezeError> {
+        if rounds.wants_commit(Instant::now(), sample) {
+            self.run_all(Operation::Commit, limit)?;
+        }
+        self.backend.start_write_back();
+        Ok(())
+    }
+
+    /// Runs `operation` on every file system at once, and waits for all of them.
+    fn run_all(&self, operation: Operation, limit: Limit) -> Result<(), FreezeError> {
+        for slot in longest_first(self.all(), |calls| calls.flush) {
+            self.submit(slot, operation);
+        }
+        let idle = || self.all().all(|slot| slot.running().is_none());
+        match self.signal.wait(limit.end, true, idle) {
+            Waited::Done => Ok(()),
+            Waited::Aborted => Err(FreezeError::Aborted),
+            Waited::TimedOut => {
+                let name = still_running(self.all());
+                Err(FreezeError::FlushLimit(name, limit.length))
+            }
+        }
     }
 }

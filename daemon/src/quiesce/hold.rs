@@ -2,6 +2,7 @@
 //!
 //! From the first freeze to the last thaw nothing here opens, executes, writes a log or looks up a path.
 
+use std::cmp::Reverse;
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -13,7 +14,7 @@ use super::ledger::Mark;
 use super::pool::Pool;
 use super::report::{FileSystemReport, FileSystemResult, PhaseName, Report};
 use super::signal::{Signal, Waited};
-use super::slot::{Operation, Slot};
+use super::slot::{Call, Calls, Operation, Slot};
 use crate::config::{ForeignFreeze, Strictness};
 use crate::telemetry::gate::Closed;
 
@@ -100,7 +101,7 @@ impl<B: Backend> Hold<B> {
     ) -> Result<(), FreezeError> {
         let mut cannot = Vec::new();
         for stage in &self.stages {
-            for slot in stage {
+            for slot in longest_first(stage, |calls| calls.flush) {
                 self.submit(slot, Operation::Freeze);
             }
             let idle = || stage.iter().all(|slot| slot.running().is_none());
@@ -167,7 +168,8 @@ impl<B: Backend> Hold<B> {
                 // Each has taken a thread from the pool, until the kernel returns.
                 self.add_thread(&mut failures);
             }
-            let frozen: Vec<_> = stage.iter().filter(|slot| slot.wants_thaw()).collect();
+            let frozen = stage.iter().filter(|slot| slot.wants_thaw());
+            let frozen = longest_first(frozen, |calls| calls.freeze);
             for slot in &frozen {
                 self.submit(slot, Operation::Thaw);
             }
@@ -265,6 +267,19 @@ fn is_in<'a, B: Backend>(
     slots: impl IntoIterator<Item = &'a Arc<Slot<B>>>,
 ) -> bool {
     slots.into_iter().any(|other| Arc::ptr_eq(slot, other))
+}
+
+/// In the order in which threads are to take them, when there are fewer threads: what took longest the last time begins
+/// first, so that no long call begins when the others are done.
+pub(super) fn longest_first<'a, B: Backend>(
+    slots: impl IntoIterator<Item = &'a Arc<Slot<B>>>,
+    call: impl Fn(Calls) -> Option<Call>,
+) -> Vec<&'a Arc<Slot<B>>> {
+    let mut slots: Vec<_> = slots.into_iter().collect();
+    // Small differences are chance, and not worth another order than the plan's.
+    let took = |call: Call| call.took.as_millis() / 10;
+    slots.sort_by_cached_key(|slot| Reverse(call(slot.calls()).map(took)));
+    slots
 }
 
 /// The first of these that a call has not returned for; its name is for the operator.

@@ -260,6 +260,10 @@ impl Backend for Kernel {
         Disks::open(targets)
     }
 
+    fn commit(&self, handle: &Handle) {
+        handle.commit_ahead();
+    }
+
     fn sync(&self, handle: &Handle) -> io::Result<()> {
         freeze::sync(handle)
     }

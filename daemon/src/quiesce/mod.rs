@@ -13,6 +13,7 @@ pub mod kernel;
 pub mod ledger;
 mod live;
 pub mod locate;
+pub mod passes;
 pub mod pool;
 mod prepare;
 pub mod recovery;

@@ -22,20 +22,20 @@ const IDLE_LOOKS: u32 = 2;
 /// machine whose processors are busy they may need a while.
 const BEGIN: Duration = Duration::from_secs(1);
 
-/// How often it is judged whether a round that goes on pays.
-const WINDOW: Duration = Duration::from_millis(200);
-
-/// In a window in which fewer pages were written nothing shows: a slow disk ends requests of a megabyte each.
-const TELLING: u64 = 1024;
-
-/// A window is judged after this time whatever was written.
-const PATIENCE: Duration = Duration::from_secs(2);
+/// How often it is judged whether a round that goes on pays. Slow disks end requests of a megabyte each.
+const WINDOW: Duration = Duration::from_secs(2);
 
 /// Disks that end nothing for so long, or nothing but what has become dirty meanwhile, are left to `syncfs` and its limit.
 const DEAD: Duration = Duration::from_secs(10);
 
 /// While a slow disk is waited for, the flushers are woken this often for those that have become idle.
 const NUDGE: Duration = Duration::from_secs(1);
+
+/// For less than this, a commit of its own does not pay, and behind more it would wait.
+const MUCH: u64 = 1024;
+
+/// Journals that were committed less than this ago are not committed again.
+const YOUNG: Duration = Duration::from_secs(1);
 
 /// How often is looked: a look costs some ten microseconds.
 const PAUSE: RangeInclusive<Duration> = Duration::from_millis(5)..=Duration::from_millis(50);
@@ -53,6 +53,10 @@ pub struct Rounds {
     woken: Instant,
     /// For each disk, looks of this round that found it idle; one that was idle often enough is not looked at again.
     idle: Vec<u32>,
+    /// Since when some disk has been idle in this round.
+    some_idle: Option<Instant>,
+    /// When the journals were committed last.
+    committed: Option<Instant>,
 }
 
 /// What was seen at the beginning of a time.
@@ -89,7 +93,23 @@ impl Rounds {
             moved: window,
             woken: now,
             idle: Vec::new(),
+            some_idle: None,
+            committed: None,
         })
+    }
+
+    /// Whether journals are to be committed now, before the flushers are woken. A journal that commits by a timer would
+    /// else do so in the middle of the round, behind all that is on its way to the disk by then. Never while much is on
+    /// its way already.
+    pub fn wants_commit(&mut self, now: Instant, sample: Sample) -> bool {
+        let is_young = |at: Instant| now.saturating_duration_since(at) < YOUNG;
+        let wants = sample.writing <= MUCH
+            && sample.waiting() > MUCH
+            && !self.committed.is_some_and(is_young);
+        if wants {
+            self.committed = Some(now);
+        }
+        wants
     }
 
     /// A disk that has been idle in this round need not be looked at.
@@ -118,11 +138,14 @@ impl Rounds {
         if all_idle {
             return self.at_the_end(now, sample, rest, pause);
         }
-        let some_idle = self.idle.iter().any(|looks| *looks >= IDLE_LOOKS);
-        if !self.pays(now, sample, some_idle) {
+        if self.idle.iter().any(|looks| *looks >= IDLE_LOOKS) {
+            self.some_idle.get_or_insert(now);
+        }
+        if !self.pays(now, sample) {
             return Next::Stop;
         }
-        if some_idle && now.saturating_duration_since(self.woken) >= NUDGE {
+        let rested = self.some_idle.map(|since| since.max(self.woken));
+        if rested.is_some_and(|since| now.saturating_duration_since(since) >= NUDGE) {
             self.woken = now;
             return Next::Wake(pause);
         }
@@ -163,6 +186,7 @@ impl Rounds {
         if !gained {
             // The flushers have hardly begun.
             self.idle.fill(0);
+            self.some_idle = None;
             return Next::Wait(pause);
         }
         let window = Window {
@@ -171,17 +195,18 @@ impl Rounds {
         };
         (self.round, self.window, self.woken) = (window, window, now);
         self.idle.fill(0);
+        self.some_idle = None;
         Next::Round
     }
 
     /// `false` when what waits falls by less than a tenth of what is written: writers then dirty as fast as the disks
     /// write, and it would go on for ever. A slow disk among idle ones is judged by its own progress in the end, for
     /// what is dirtied and written on the others says nothing of it.
-    fn pays(&mut self, now: Instant, sample: Sample, some_idle: bool) -> bool {
+    fn pays(&mut self, now: Instant, sample: Sample) -> bool {
         let passed = self.window.passed(now);
         let written = self.window.written(sample);
-        let length = if some_idle { DEAD } else { WINDOW };
-        if passed < length || (written < TELLING && passed < PATIENCE) {
+        let some_idle = self.some_idle.is_some();
+        if passed < if some_idle { DEAD } else { WINDOW } {
             return true;
         }
         let fell = self.window.then.waiting().saturating_sub(sample.waiting());

@@ -17,6 +17,8 @@ const FOREIGN_PAUSE: Duration = Duration::from_millis(10);
 /// What a thread does to a file system.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Operation {
+    /// A commit of its journal alone.
+    Commit,
     /// `syncfs`
     Flush,
     /// `FIFREEZE`
@@ -115,6 +117,10 @@ impl<B: Backend> Slot<B> {
         }
         let started = Instant::now();
         let result = match operation {
+            Operation::Commit => {
+                backend.commit(&self.handle);
+                Ok(())
+            }
             Operation::Flush => backend.sync(&self.handle),
             Operation::Freeze => self.freeze(backend),
             Operation::Thaw => self.thaw(backend),
@@ -125,6 +131,7 @@ impl<B: Backend> Slot<B> {
         });
         let mut cell = self.lock();
         match operation {
+            Operation::Commit => {}
             Operation::Flush => cell.calls.flush = call,
             Operation::Freeze => cell.calls.freeze = call,
             Operation::Thaw => cell.calls.thaw = call,
