@@ -78,21 +78,18 @@ impl Handle {
         }
     }
 
-    /// Commits an ext4 while nothing else is on its way to the disk, and writes its metadata back. Writers wait for a
-    /// commit and for a buffer that is being written, in the queue behind all data that went before. Elsewhere it does
-    /// nothing: xfs and btrfs commit every 30 s, and copy what they write.
+    /// Writes an ext4's metadata and commits it, while nothing else is on its way to the disk. Writers wait for a commit
+    /// and for a buffer that is being written, in the queue behind all data that went before. Elsewhere it does nothing:
+    /// xfs and btrfs commit every 30 s, and copy what they write.
     pub fn commit_ahead(&self) {
         let Some(device) = &self.metadata else {
             return;
         };
-        // Not held open: whoever unmounts it during the hold may want to remove the device, too.
-        let Ok(device) = File::open(device) else {
-            // The commit alone would do harm: it makes metadata to be written, behind the data.
-            return;
-        };
+        // Most of it is written before writers must wait. The device is not held open: whoever unmounts it during the
+        // hold may want to remove it, too.
+        let _ = File::open(device).and_then(freeze::write_metadata);
         // Where it does not work, write-back is what it is without.
-        let _ = freeze::commit(&self.fd);
-        let _ = freeze::write_metadata(device);
+        let _ = freeze::checkpoint(&self.fd);
     }
 
     /// The superblock it was opened for.
