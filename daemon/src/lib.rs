@@ -3,6 +3,7 @@
 //! The rooms and what flows between them are described in `ARCHITECTURE.md`.
 
 pub mod agent;
+pub mod check;
 pub mod cli;
 pub mod config;
 pub mod confine;

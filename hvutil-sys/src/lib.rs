@@ -10,6 +10,7 @@
 //! | [`shared`] | a file mapped shared (`mmap`) |
 //! | [`socket`] | passing descriptors (`SCM_RIGHTS`) |
 //! | [`child`] | a thaw in a process of its own (`fork`) |
+//! | [`hypervisor`] | the hypervisor's name (CPUID) |
 //! | [`memory`] | `mlockall`, `PR_SET_IO_FLUSHER` |
 //!
 //! This is the only crate of the project with `unsafe` code; every block says why it is sound.
@@ -22,6 +23,7 @@
 pub mod child;
 pub mod device;
 pub mod freeze;
+pub mod hypervisor;
 pub mod loopdev;
 pub mod memory;
 pub mod mount;

@@ -3,6 +3,7 @@
  * The guest's side of the stand-in bus: the eight symbols hv_utils.ko needs,
  * one device of the VSS type, and its channel as a queue of packets.
  */
+#include <linux/device.h>
 #include <linux/interrupt.h>
 #include <linux/minmax.h>
 #include <linux/module.h>
@@ -34,6 +35,80 @@ static DEFINE_SPINLOCK(queue_lock);
 static LIST_HEAD(to_guest);
 static unsigned int to_guest_count;
 static struct vmbus_channel *open_channel;
+
+/*
+ * What the bus shows in sysfs: each service the host offers, whether a driver
+ * wants it or not. Beside backups a heartbeat, which nobody takes here.
+ */
+struct shown {
+	struct device dev;
+	const guid_t *class;
+};
+
+static const struct { guid_t guid; } heartbeat_type = { HV_HEART_BEAT_GUID };
+static struct bus_type sysfs_bus = { .name = "vmbus" };
+static struct shown *shown_vss;		/* guarded by host_lock */
+static struct shown *shown_heartbeat;
+
+static ssize_t class_id_show(struct device *dev, struct device_attribute *attr,
+			     char *buf)
+{
+	return sysfs_emit(buf, "{%pUl}\n",
+			  container_of(dev, struct shown, dev)->class);
+}
+static DEVICE_ATTR_RO(class_id);
+
+static struct attribute *shown_attributes[] = {
+	&dev_attr_class_id.attr,
+	NULL
+};
+static const struct attribute_group shown_group = { .attrs = shown_attributes };
+static const struct attribute_group *shown_groups[] = { &shown_group, NULL };
+
+static void shown_release(struct device *dev)
+{
+	kfree(container_of(dev, struct shown, dev));
+}
+
+static int show(struct shown **shown, const char *name, const guid_t *class)
+{
+	struct shown *new;
+	int ret;
+
+	if (*shown)
+		return 0;
+	new = kzalloc(sizeof(*new), GFP_KERNEL);
+	if (!new)
+		return -ENOMEM;
+	new->class = class;
+	new->dev.bus = &sysfs_bus;
+	new->dev.groups = shown_groups;
+	new->dev.release = shown_release;
+	device_initialize(&new->dev);
+	ret = dev_set_name(&new->dev, "%s", name);
+	if (!ret)
+		ret = device_add(&new->dev);
+	if (ret) {
+		put_device(&new->dev);
+		return ret;
+	}
+	*shown = new;
+	return 0;
+}
+
+static void hide(struct shown **shown)
+{
+	if (*shown)
+		device_unregister(&(*shown)->dev);
+	*shown = NULL;
+}
+
+/* The caller holds host_lock. */
+static int show_locked(void)
+{
+	return show(&shown_vss, "2450ee40-33bf-4fbd-892e-9fb06e9214cf",
+		    &vss_type.guid);
+}
 
 static void drop_all(struct list_head *packets)
 {
@@ -232,8 +307,11 @@ static int offer_locked(void)
 
 	if (device)
 		return -EALREADY;
+	ret = show_locked();
+	if (ret)
+		return ret;
 	if (!driver)
-		return -ENODEV;
+		return 0;
 	dev = kzalloc(sizeof(*dev), GFP_KERNEL);
 	if (!dev)
 		return -ENOMEM;
@@ -255,16 +333,25 @@ static int offer_locked(void)
 	return 0;
 }
 
-/* Host: the service is gone. Sleeps until the driver has let go of it. */
-static int rescind_locked(void)
+/* The driver has to do without its device. */
+static void let_go_locked(void)
 {
 	if (!device)
-		return -ENODEV;
-	if (suspended)
-		return -EBUSY;
+		return;
 	driver->remove(device);
 	free_device(device);
 	device = NULL;
+}
+
+/* Host: the service is gone. Sleeps until the driver has let go of it. */
+static int rescind_locked(void)
+{
+	if (suspended)
+		return -EBUSY;
+	if (!device && !shown_vss)
+		return -ENODEV;
+	hide(&shown_vss);
+	let_go_locked();
 	return 0;
 }
 
@@ -329,7 +416,7 @@ int __vmbus_driver_register(struct hv_driver *drv, struct module *owner,
 	mutex_lock(&host_lock);
 	driver = drv;
 	driver_id = id;
-	ret = offer_locked();
+	ret = shown_vss ? offer_locked() : 0;
 	mutex_unlock(&host_lock);
 	if (ret)	/* as on the real bus, a failed probe is not fatal */
 		pr_info("hv_vmbus: the driver declines the device: %d\n", ret);
@@ -341,7 +428,7 @@ void vmbus_driver_unregister(struct hv_driver *drv)
 {
 	mutex_lock(&host_lock);
 	if (driver == drv) {
-		rescind_locked();
+		let_go_locked();
 		driver = NULL;
 		driver_id = NULL;
 	}
@@ -349,14 +436,36 @@ void vmbus_driver_unregister(struct hv_driver *drv)
 }
 EXPORT_SYMBOL_GPL(vmbus_driver_unregister);
 
+static void hide_all(void)
+{
+	hide(&shown_vss);
+	hide(&shown_heartbeat);
+	bus_unregister(&sysfs_bus);
+}
+
 static int __init stub_init(void)
 {
-	return stub_host_init();
+	int ret = bus_register(&sysfs_bus);
+
+	if (ret)
+		return ret;
+	ret = show(&shown_heartbeat, "fd149e91-82e0-4a7d-afa6-2a4166cbd7c0",
+		   &heartbeat_type.guid);
+	mutex_lock(&host_lock);
+	if (!ret)
+		ret = show_locked();
+	mutex_unlock(&host_lock);
+	if (!ret)
+		ret = stub_host_init();
+	if (ret)
+		hide_all();
+	return ret;
 }
 
 static void __exit stub_exit(void)
 {
 	stub_host_exit();
+	hide_all();
 }
 
 module_init(stub_init);

@@ -1,5 +1,6 @@
 //! The command line: one file a command.
 
+mod check;
 mod config;
 mod demo;
 mod engine;
@@ -32,6 +33,7 @@ pub struct Arguments {
 #[derive(Debug, Subcommand)]
 enum Command {
     Run(run::Arguments),
+    Check(check::Arguments),
     Plan(plan::Arguments),
     Config(config::Arguments),
     Freeze(freeze::Arguments),
@@ -81,6 +83,7 @@ struct ConfigArguments {
 pub fn main(arguments: Arguments) -> ExitCode {
     let result = match arguments.command {
         Command::Run(arguments) => run::main(&arguments),
+        Command::Check(arguments) => check::main(&arguments),
         Command::Plan(arguments) => plan::main(&arguments),
         Command::Config(arguments) => config::main(&arguments),
         Command::Freeze(arguments) => freeze::main(&arguments),
@@ -93,7 +96,10 @@ pub fn main(arguments: Arguments) -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            print::note(&format!("hv-vssd: {}", with_causes(error.as_ref())));
+            let text = with_causes(error.as_ref());
+            if !text.is_empty() {
+                print::note(&format!("hv-vssd: {text}"));
+            }
             status_of(error.as_ref())
         }
     }
@@ -134,6 +140,11 @@ impl Special {
     /// A signal ended the command; nothing is left frozen.
     fn interrupted(message: impl Into<String>) -> Self {
         Self::new(4, message)
+    }
+
+    /// All that there is to say has been printed.
+    fn said(status: u8) -> Self {
+        Self::new(status, "")
     }
 
     fn new(status: u8, message: impl Into<String>) -> Self {

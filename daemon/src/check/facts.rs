@@ -1,0 +1,135 @@
+//! What was gathered, before anything is made of it.
+
+use crate::filesystems::{Plan, Process};
+
+/// All that a report is made of, at one moment.
+#[derive(Debug)]
+pub struct Facts {
+    /// The machine and the way to the host.
+    pub machine: Machine,
+    /// Who has the driver's device open.
+    pub holders: Vec<Process>,
+    /// The running agent.
+    pub agent: Option<Agent>,
+    /// What the ledger has as frozen or being frozen: mount points.
+    pub in_ledger: Vec<String>,
+    /// What matters of the configuration.
+    pub settings: Settings,
+    /// What would be frozen; or why there is no plan.
+    pub plan: Result<Plan, String>,
+    /// What the plan alone does not tell.
+    pub disks: Disks,
+    /// Processes that sleep in a write until some file system is thawed.
+    pub waiting: Vec<Process>,
+    /// The hooks' files.
+    pub hooks: Hooks,
+}
+
+impl Default for Facts {
+    /// Nothing at all was found.
+    fn default() -> Self {
+        Self {
+            machine: Machine::default(),
+            holders: Vec::new(),
+            agent: None,
+            in_ledger: Vec::new(),
+            settings: Settings::default(),
+            plan: Ok(Plan::default()),
+            disks: Disks::default(),
+            waiting: Vec::new(),
+            hooks: Hooks::default(),
+        }
+    }
+}
+
+/// The machine and the way to the host.
+#[derive(Debug, Default, Clone)]
+pub struct Machine {
+    /// As the hypervisor calls itself.
+    pub hypervisor: Option<String>,
+    /// The firmware's word for whoever made the machine and what it is (DMI `sys_vendor`, `product_name`).
+    pub firmware: Option<(String, String)>,
+    /// The kernel has the VMBus.
+    pub bus: bool,
+    /// Services that the host offers on it.
+    pub services: usize,
+    /// One of them is that for backups.
+    pub vss: bool,
+    /// The module `hv_utils` is there.
+    pub driver: bool,
+    /// The driver has made its device.
+    pub device: bool,
+    /// The device has a node below /dev.
+    pub node: bool,
+}
+
+impl Machine {
+    /// Whether this is a guest of Hyper-V: its bus tells, or the hypervisor, or the firmware.
+    #[must_use]
+    pub fn is_hyper_v(&self) -> bool {
+        let firmware = |(vendor, product): &(String, String)| {
+            vendor == "Microsoft Corporation" && product == "Virtual Machine"
+        };
+        self.services > 0
+            || self.hypervisor.as_deref() == Some("Microsoft Hv")
+            || self.firmware.as_ref().is_some_and(firmware)
+    }
+}
+
+/// A running agent.
+#[derive(Debug, Default, Clone)]
+pub struct Agent {
+    /// Its process.
+    pub pid: u32,
+    /// It is registered with the driver.
+    pub registered: bool,
+    /// The second process, as far as that is known.
+    pub guardian: Guardian,
+    /// It is freezing, holding or thawing.
+    pub busy: bool,
+    /// Why it could not be asked.
+    pub silent: Option<String>,
+}
+
+/// The process that thaws should the agent die.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub enum Guardian {
+    /// It lives.
+    Alive,
+    /// There is none.
+    Missing,
+    /// Nobody could tell.
+    #[default]
+    Unknown,
+}
+
+/// What matters of the configuration.
+#[derive(Debug, Default, Clone)]
+pub struct Settings {
+    /// Why it cannot be used.
+    pub error: Option<String>,
+    /// A file system that cannot be frozen makes a checkpoint fail.
+    pub strict: bool,
+    /// Nothing is frozen.
+    pub flush_only: bool,
+    /// Hooks are run.
+    pub hooks_enabled: bool,
+}
+
+/// What sysfs and the mount table tell of single disks.
+#[derive(Debug, Default, Clone)]
+pub struct Disks {
+    /// A file system, and the device beneath it that takes no writes.
+    pub suspended: Vec<(String, String)>,
+    /// File systems that were mounted writable and are so no more; with the number of errors that their driver counted.
+    pub broken: Vec<(String, Option<u64>)>,
+}
+
+/// The hooks' files.
+#[derive(Debug, Default, Clone)]
+pub struct Hooks {
+    /// Those that are run.
+    pub accepted: Vec<String>,
+    /// Those that are not, with the reason; and whether a checkpoint fails for it.
+    pub refused: Vec<(String, String, bool)>,
+}

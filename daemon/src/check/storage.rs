@@ -1,0 +1,136 @@
+//! The file systems: what the plan leaves out, what a freeze would wait for, what the host's image does not have. Pure.
+
+use super::facts::Facts;
+use super::{Cause, Finding, Severity};
+use crate::filesystems::text::printable;
+use crate::filesystems::{LeftOut, Plan, Reason};
+
+/// More than this of a kind are counted, not named.
+const MOST_NAMED: usize = 8;
+
+pub(super) fn look(facts: &Facts, findings: &mut Vec<Finding>) {
+    match &facts.plan {
+        Ok(plan) => planned(facts, plan, findings),
+        Err(error) => findings.push(Finding::new(
+            Cause::PlanFails,
+            Severity::Error,
+            format!("What a checkpoint would freeze cannot be found out: {error}"),
+            "The message names the file; nothing is frozen before it can be read",
+        )),
+    }
+    if !facts.waiting.is_empty() && facts.in_ledger.is_empty() {
+        let who = facts.waiting.iter().map(ToString::to_string);
+        findings.push(Finding::new(
+            Cause::FrozenAlready,
+            Severity::Error,
+            format!("A file system is frozen by someone else: these wait for its thaw: {}.", named(who)),
+            "Find out who froze it (fsfreeze, a snapshot, another backup agent) and have them thaw it, or as the last resort: hv-vssd thaw MOUNT-POINT",
+        ));
+    }
+    for (place, device) in &facts.disks.suspended {
+        findings.push(Finding::new(
+            Cause::DeviceSuspended,
+            Severity::Error,
+            format!("{place} is on {device}, which is suspended: its freeze would not return."),
+            format!("Find out who suspended it (a snapshot, an interrupted lvm command); as the last resort: dmsetup resume {device}"),
+        ));
+    }
+    for (place, errors) in &facts.disks.broken {
+        let counted = match errors {
+            Some(0) | None => String::new(),
+            Some(1) => ", after 1 error that its driver counted".to_owned(),
+            Some(count) => format!(", after {count} errors that its driver counted"),
+        };
+        findings.push(Finding::new(
+            Cause::ReadOnlyAfterError,
+            Severity::Warning,
+            format!("{place} was mounted writable and is read-only now{counted}: an image of it may be damaged."),
+            "See the kernel's log, unmount it, have it checked (fsck), and look after its disk",
+        ));
+    }
+}
+
+fn planned(facts: &Facts, plan: &Plan, findings: &mut Vec<Finding>) {
+    if plan.unread_processes > 0 {
+        findings.push(Finding::new(
+            Cause::UnseenMounts,
+            Severity::Warning,
+            format!("The mounts of {} processes cannot be looked into: what only they have mounted would be missed.", plan.unread_processes),
+            "Run hv-vssd as root with CAP_SYS_PTRACE, as its unit has it",
+        ));
+    }
+    let left_out = |reason| {
+        let all = plan
+            .left_out
+            .iter()
+            .filter(move |left_out| left_out.reason == reason);
+        all.map(name).collect::<Vec<_>>()
+    };
+    let (severity, what) = match facts.settings.strict {
+        true => (
+            Severity::Error,
+            "the configuration says strictness = \"strict\", so every checkpoint fails",
+        ),
+        false => (
+            Severity::Warning,
+            "flushed instead, so what is written to them during the hold may be in the image in part",
+        ),
+    };
+    let cannot = left_out(Reason::CannotFreeze);
+    if !cannot.is_empty() {
+        findings.push(Finding::new(
+            Cause::CannotFreeze,
+            severity,
+            format!("File systems that cannot be frozen: {}; {what}.", named(cannot)),
+            "Nothing need be done for one that is hardly ever written to, such as /boot/efi; others: use a type that can be frozen (ext4, xfs, btrfs), or unmount them",
+        ));
+    }
+    let excluded = left_out(Reason::Excluded);
+    if !excluded.is_empty() {
+        findings.push(Finding::new(
+            Cause::Excluded,
+            Severity::Warning,
+            format!(
+                "Left out by the configuration, and written to during the hold: {}.",
+                named(excluded)
+            ),
+            "See [filesystems] in 'hv-vssd config' if that is not what you want",
+        ));
+    }
+    let elsewhere = plan.superblocks().filter_map(|superblock| {
+        let served = superblock.served_by?;
+        let place = printable(superblock.mount_point());
+        Some(format!("{place} ({served})"))
+    });
+    let elsewhere: Vec<String> = elsewhere.collect();
+    if !elsewhere.is_empty() {
+        findings.push(Finding::new(
+            Cause::NotInImage,
+            Severity::Warning,
+            format!("On disks that are not the virtual machine's, so the host's image does not contain them: {}.", named(elsewhere)),
+            "They are frozen with the others; back them up where they are stored, at the same moment if they belong together",
+        ));
+    }
+}
+
+fn name(left_out: &LeftOut) -> String {
+    format!(
+        "{} ({})",
+        printable(left_out.mount_point()),
+        printable(&left_out.fstype)
+    )
+}
+
+fn named(all: impl IntoIterator<Item = String>) -> String {
+    let all: Vec<String> = all.into_iter().collect();
+    let shown = all
+        .iter()
+        .take(MOST_NAMED)
+        .cloned()
+        .collect::<Vec<_>>()
+        .join(", ");
+    match all.len().checked_sub(MOST_NAMED) {
+        Some(more) if more > 0 => format!("{shown} and {more} more"),
+        _ => shown,
+    }
+}
