@@ -279,9 +279,29 @@ fn disks_that_do_not_serve_are_told() {
          3 1 8:3 / /asked ro,relatime - ext4 /dev/sda3 ro\n\
          4 1 8:4 / /says rw - ext4 /dev/sda4 rw,emergency_ro\n\
          5 1 7:0 / /image rw - squashfs /dev/loop0 ro\n\
-         6 1 8:6 / /bind ro - ext4 /dev/sda6 rw\n",
+         6 1 8:6 / /bind ro - ext4 /dev/sda6 rw\n\
+         7 1 8:7 / /acts rw - ext4 /dev/sda7 rw\n\
+         8 1 8:8 / /before rw - ext4 /dev/sda8 rw\n",
     );
-    for (dev, name) in [("253:0", "dm-0"), ("8:2", "sda2"), ("8:4", "sda4")] {
+    guest.write("proc/stat", "cpu 1\nbtime 1000\n");
+    for (name, time) in [("sda7", 1001), ("sda8", 999)] {
+        guest.write(
+            &format!("proc/fs/ext4/{name}/options"),
+            "rw\nerrors=remount-ro\n",
+        );
+        guest.write(&format!("sys/fs/ext4/{name}/errors_count"), "1\n");
+        guest.write(
+            &format!("sys/fs/ext4/{name}/last_error_time"),
+            &format!("{time}\n"),
+        );
+    }
+    for (dev, name) in [
+        ("253:0", "dm-0"),
+        ("8:2", "sda2"),
+        ("8:4", "sda4"),
+        ("8:7", "sda7"),
+        ("8:8", "sda8"),
+    ] {
         guest.write(&format!("sys/devices/{name}/dev"), &format!("{dev}\n"));
         fs::create_dir_all(guest.path("sys/dev/block")).unwrap();
         symlink(
@@ -297,13 +317,23 @@ fn disks_that_do_not_serve_are_told() {
     let (severity, text) = sentence(&report, Cause::DeviceSuspended);
     assert_eq!(severity, Severity::Error);
     assert!(text.contains("/ is on root, which is suspended"), "{text}");
-    let broken: Vec<&str> = report
+    let broken: Vec<(Severity, &str)> = report
         .findings
         .iter()
         .filter(|finding| finding.code == Cause::ReadOnlyAfterError)
-        .map(|finding| finding.finding.split_whitespace().next().unwrap())
+        .map(|finding| {
+            (
+                finding.severity,
+                finding.finding.split_whitespace().next().unwrap(),
+            )
+        })
         .collect();
-    assert_eq!(broken, ["/says", "/turned"]);
+    let expected = [
+        (Severity::Error, "/acts"),
+        (Severity::Error, "/says"),
+        (Severity::Warning, "/turned"),
+    ];
+    assert_eq!(broken, expected);
     assert!(
         report.render().contains("after 3 errors"),
         "{}",

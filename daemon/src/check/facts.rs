@@ -121,8 +121,19 @@ pub struct Settings {
 pub struct Disks {
     /// A file system, and the device beneath it that takes no writes.
     pub suspended: Vec<(String, String)>,
-    /// File systems that were mounted writable and are so no more; with the number of errors that their driver counted.
-    pub broken: Vec<(String, Option<u64>)>,
+    /// File systems that were mounted writable and are so no more.
+    pub broken: Vec<Broken>,
+}
+
+/// A file system that its driver has made read-only.
+#[derive(Debug, Default, Clone)]
+pub struct Broken {
+    /// Where it is mounted.
+    pub place: String,
+    /// How many errors the driver has on record, where it tells.
+    pub errors: Option<u64>,
+    /// The mount table shows it as read-only, so that no freeze is tried; a freeze of one that only acts so fails.
+    pub shown: bool,
 }
 
 /// The hooks' files.

@@ -1,14 +1,17 @@
 //! Gathers the facts.
 
 use std::collections::BTreeSet;
+use std::ffi::OsStr;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use super::facts::{Disks, Facts, Hooks, Machine, Settings};
+use super::facts::{Broken, Disks, Facts, Hooks, Machine, Settings};
 use super::processes;
 use crate::config::{Config, ConfigError, OnFailure, Strictness};
 use crate::filesystems::text::printable;
-use crate::filesystems::{DeviceNodes, DeviceNumber, Plan, Policy, Roots, Scan, scan_below};
+use crate::filesystems::{
+    DeviceNodes, DeviceNumber, Plan, Policy, Reason, Roots, Scan, scan_below,
+};
 use crate::hooks::discover;
 use crate::quiesce::error::with_causes;
 use crate::quiesce::ledger;
@@ -56,7 +59,7 @@ pub fn gather(places: &Places, config: Result<&Config, &ConfigError>, policy: &P
     let scan = scan_below(&roots).map_err(|error| with_causes(&error));
     let plan = scan.as_ref().map(|scan| Plan::new(scan, policy));
     let disks = match (&scan, &plan) {
-        (Ok(scan), Ok(plan)) => disks(scan, plan, &roots.sys),
+        (Ok(scan), Ok(plan)) => disks(scan, plan, &roots),
         _ => Disks::default(),
     };
     let agent = processes::agent(root, &pids, &holders);
@@ -155,12 +158,12 @@ fn hooks(places: &Places, config: Option<&Config>) -> Hooks {
     }
 }
 
-fn disks(scan: &Scan, plan: &Plan, sys: &Path) -> Disks {
+fn disks(scan: &Scan, plan: &Plan, roots: &Roots) -> Disks {
     let mut suspended = Vec::new();
     for superblock in plan.superblocks() {
         let place = printable(superblock.mount_point());
         for name in below(scan, superblock.dev) {
-            let mapper = sys.join("block").join(name).join("dm");
+            let mapper = roots.sys.join("block").join(name).join("dm");
             let read = |file| fs::read_to_string(mapper.join(file)).unwrap_or_default();
             if read("suspended").trim() == "1" {
                 suspended.push((place.clone(), printable(read("name").trim())));
@@ -169,7 +172,7 @@ fn disks(scan: &Scan, plan: &Plan, sys: &Path) -> Disks {
     }
     Disks {
         suspended,
-        broken: broken(scan, plan, sys),
+        broken: broken(scan, plan, roots),
     }
 }
 
@@ -187,55 +190,94 @@ fn below(scan: &Scan, dev: DeviceNumber) -> Vec<&str> {
     names
 }
 
-/// What is read-only although every mount of it was asked for writable: its driver has made it so. `mount -o ro` sets both.
-fn broken(scan: &Scan, plan: &Plan, sys: &Path) -> Vec<(String, Option<u64>)> {
+/// What takes no writes any more although every mount of it was asked for writable: its driver has seen to that. `mount -o ro` sets both.
+fn broken(scan: &Scan, plan: &Plan, roots: &Roots) -> Vec<Broken> {
+    let frozen = plan
+        .superblocks()
+        .map(|superblock| (superblock.dev, superblock.mount_point()));
+    let read_only = plan
+        .left_out
+        .iter()
+        .filter(|left_out| left_out.reason == Reason::ReadOnly);
+    let read_only = read_only.map(|left_out| (left_out.dev, left_out.mount_point()));
     let mut broken = Vec::new();
-    let mut look = |dev: DeviceNumber, place: &Path| {
-        let mut mounts = scan
-            .mounts
-            .iter()
-            .filter(|mount| mount.dev == dev)
-            .peekable();
-        let Some(first) = mounts.peek().copied() else {
-            return;
+    for (dev, place) in frozen.chain(read_only) {
+        let mounts = || scan.mounts.iter().filter(|mount| mount.dev == dev);
+        let Some(first) = mounts().next() else {
+            continue;
         };
-        let options = |options: &std::ffi::OsStr, wanted: &str| {
-            let options = options.as_encoded_bytes();
-            options
-                .split(|byte| *byte == b',')
-                .any(|option| option == wanted.as_bytes())
+        let shown = first.superblock_is_read_only();
+        let turned = shown
+            && mounts().all(|mount| has_option(mount.options, "rw"))
+            && !NEVER_WRITABLE.contains(&first.fstype);
+        let driver = Driver::of(scan, dev, first.fstype, roots);
+        // Newer drivers say so (ext4_show_options in fs/ext4/super.c), older ones are asked for their errors.
+        let says = || {
+            ["emergency_ro", "shutdown"]
+                .iter()
+                .any(|word| has_option(first.super_options, word))
         };
-        let turned =
-            first.superblock_is_read_only() && mounts.all(|mount| options(mount.options, "rw"));
-        // Newer drivers keep the flag and say so in words (ext4_show_options in fs/ext4/super.c).
-        let says = ["emergency_ro", "shutdown"]
-            .iter()
-            .any(|word| options(first.super_options, word));
-        if says || turned && !NEVER_WRITABLE.contains(&first.fstype) {
-            let name = scan
-                .devices
-                .get(&dev)
-                .map_or("", |device| device.name.as_str());
-            let count = fs::read_to_string(
-                sys.join("fs")
-                    .join(first.fstype)
-                    .join(name)
-                    .join("errors_count"),
-            );
-            broken.push((
-                printable(place),
-                count.ok().and_then(|count| count.trim().parse().ok()),
-            ));
-        }
-    };
-    for superblock in plan.superblocks() {
-        look(superblock.dev, superblock.mount_point());
-    }
-    for left_out in &plan.left_out {
-        let is_local = matches!(left_out.reason, crate::filesystems::Reason::ReadOnly);
-        if is_local {
-            look(left_out.dev, left_out.mount_point());
+        if turned || !shown && (says() || driver.gave_up()) {
+            broken.push(Broken {
+                place: printable(place),
+                errors: driver.number("errors_count"),
+                shown,
+            });
         }
     }
     broken
+}
+
+fn has_option(options: &OsStr, wanted: &str) -> bool {
+    let mut options = options.as_encoded_bytes().split(|byte| *byte == b',');
+    options.any(|option| option == wanted.as_bytes())
+}
+
+/// What the driver of a file system tells of it.
+struct Driver<'a> {
+    name: &'a str,
+    fstype: &'a str,
+    roots: &'a Roots,
+}
+
+impl<'a> Driver<'a> {
+    fn of(scan: &'a Scan, dev: DeviceNumber, fstype: &'a str, roots: &'a Roots) -> Self {
+        let device = scan.devices.get(&dev);
+        let name = device.map_or("", |device| device.name.as_str());
+        Self {
+            name,
+            fstype,
+            roots,
+        }
+    }
+
+    fn number(&self, file: &str) -> Option<u64> {
+        let place = self.roots.sys.join("fs").join(self.fstype).join(self.name);
+        fs::read_to_string(place.join(file))
+            .ok()?
+            .trim()
+            .parse()
+            .ok()
+    }
+
+    /// ext4 with `errors=remount-ro` has met an error since the machine was started. The journal is closed then, and since Linux 6.12 (and in older kernels with its
+    /// corrections) the mount table does not show it.
+    fn gave_up(&self) -> bool {
+        let options = self
+            .roots
+            .proc
+            .join("fs")
+            .join(self.fstype)
+            .join(self.name)
+            .join("options");
+        let stops = fs::read_to_string(options)
+            .is_ok_and(|options| options.lines().any(|option| option == "errors=remount-ro"));
+        let stat = fs::read_to_string(self.roots.proc.join("stat")).unwrap_or_default();
+        let started = stat
+            .lines()
+            .find_map(|line| line.strip_prefix("btime ")?.trim().parse().ok());
+        stops
+            && self.number("errors_count").is_some_and(|count| count > 0)
+            && self.number("last_error_time") >= started.or(Some(0))
+    }
 }

@@ -37,7 +37,7 @@ pub(super) fn look(facts: &Facts, findings: &mut Vec<Finding>) {
         .iter()
         .any(|finding| finding.code == Cause::DeviceHeld);
     // Without the device there is nothing that an agent could do.
-    let can_serve = facts.machine.is_hyper_v() && facts.machine.node;
+    let can_serve = facts.machine.is_hyper_v() && facts.machine.device && facts.machine.node;
     match &facts.agent {
         Some(agent) => running(agent, can_serve && !held, findings),
         None if can_serve && !held => findings.push(Finding::new(

@@ -35,16 +35,24 @@ pub(super) fn look(facts: &Facts, findings: &mut Vec<Finding>) {
             format!("Find out who suspended it (a snapshot, an interrupted lvm command); as the last resort: dmsetup resume {device}"),
         ));
     }
-    for (place, errors) in &facts.disks.broken {
-        let counted = match errors {
+    for broken in &facts.disks.broken {
+        let place = &broken.place;
+        let counted = match broken.errors {
             Some(0) | None => String::new(),
-            Some(1) => ", after 1 error that its driver counted".to_owned(),
-            Some(count) => format!(", after {count} errors that its driver counted"),
+            Some(1) => ", after 1 error that its driver has on record".to_owned(),
+            Some(count) => format!(", after {count} errors that its driver has on record"),
+        };
+        let (severity, what) = match broken.shown {
+            true => (Severity::Warning, "an image of it may be damaged"),
+            false => (
+                Severity::Error,
+                "it cannot be frozen, and an image of it may be damaged",
+            ),
         };
         findings.push(Finding::new(
             Cause::ReadOnlyAfterError,
-            Severity::Warning,
-            format!("{place} was mounted writable and is read-only now{counted}: an image of it may be damaged."),
+            severity,
+            format!("{place} was mounted writable and takes no writes any more{counted}: {what}."),
             "See the kernel's log, unmount it, have it checked (fsck), and look after its disk",
         ));
     }
@@ -59,11 +67,11 @@ fn planned(facts: &Facts, plan: &Plan, findings: &mut Vec<Finding>) {
             "Run hv-vssd as root with CAP_SYS_PTRACE, as its unit has it",
         ));
     }
-    let left_out = |reason| {
+    let left_out = |wanted: fn(Reason) -> bool| {
         let all = plan
             .left_out
             .iter()
-            .filter(move |left_out| left_out.reason == reason);
+            .filter(|left_out| wanted(left_out.reason));
         all.map(name).collect::<Vec<_>>()
     };
     let (severity, what) = match facts.settings.strict {
@@ -73,10 +81,10 @@ fn planned(facts: &Facts, plan: &Plan, findings: &mut Vec<Finding>) {
         ),
         false => (
             Severity::Warning,
-            "flushed instead, so what is written to them during the hold may be in the image in part",
+            "what is written to them during the hold may be in the image in part",
         ),
     };
-    let cannot = left_out(Reason::CannotFreeze);
+    let cannot = left_out(Reason::is_a_gap);
     if !cannot.is_empty() {
         findings.push(Finding::new(
             Cause::CannotFreeze,
@@ -85,7 +93,7 @@ fn planned(facts: &Facts, plan: &Plan, findings: &mut Vec<Finding>) {
             "Nothing need be done for one that is hardly ever written to, such as /boot/efi; others: use a type that can be frozen (ext4, xfs, btrfs), or unmount them",
         ));
     }
-    let excluded = left_out(Reason::Excluded);
+    let excluded = left_out(|reason| matches!(reason, Reason::Excluded | Reason::NotIncluded));
     if !excluded.is_empty() {
         findings.push(Finding::new(
             Cause::Excluded,

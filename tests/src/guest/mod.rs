@@ -197,13 +197,21 @@ impl Guest {
     /// # Errors
     /// A module does not load.
     pub fn plug_in_with(&self, parameters: &str) -> BedResult<()> {
-        for (module, parameters) in [("hv_vmbus.ko", parameters), ("hv_utils.ko", "")] {
-            self.call(Call::LoadModule {
-                path: format!("{}/{module}", self.modules),
-                parameters: parameters.into(),
-            })?;
-        }
+        self.load("hv_vmbus", parameters)?;
+        self.load("hv_utils", "")?;
         self.connect_host()
+    }
+
+    /// Loads one of the service's modules: `hv_vmbus` is the stand-in bus, `hv_utils` the driver.
+    ///
+    /// # Errors
+    /// It does not load.
+    pub fn load(&self, module: &str, parameters: &str) -> BedResult<()> {
+        self.call(Call::LoadModule {
+            path: format!("{}/{module}.ko", self.modules),
+            parameters: parameters.into(),
+        })?;
+        Ok(())
     }
 
     /// Lets the host speak to a service that was plugged in from power-on.
