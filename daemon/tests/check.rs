@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
 
 use std::fs;
+use std::io::{BufRead, BufReader, Write};
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 
@@ -11,6 +12,7 @@ use hv_vssd::check::{Cause, Outcome, Places, Report, Severity, gather};
 use hv_vssd::config::Config;
 use hv_vssd::filesystems::{Plan, Policy};
 use hv_vssd::hooks::discover;
+use hv_vssd::status::{self, Counters, Service, Status, Work};
 
 const VSS: &str = "{35fa2e29-ea23-4236-96ae-3a6ebacba440}\n";
 
@@ -204,6 +206,70 @@ fn an_agent_that_is_not_ready_is_told_from_one_that_does_not_run() {
         "1: POSIX  ADVISORY  WRITE 100 00:18:3 0 EOF\n2: FLOCK  ADVISORY  WRITE 99 00:18:3 0 EOF\n",
     );
     assert_eq!(guest.errors(), ["agent-not-running"]);
+}
+
+/// What is found while an agent answers one question with this line.
+fn answering(guest: &Guest, line: &str) -> Report {
+    let socket = guest.path("run/hv-vssd/control");
+    let _ = fs::remove_file(&socket);
+    let listener = std::os::unix::net::UnixListener::bind(socket).unwrap();
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let (stream, _) = listener.accept().unwrap();
+            let mut question = String::new();
+            BufReader::new(&stream).read_line(&mut question).unwrap();
+            assert_eq!(question, "{\"command\":\"check\"}\n");
+            (&stream).write_all(format!("{line}\n").as_bytes()).unwrap();
+        });
+        guest.report()
+    })
+}
+
+fn status(registered: bool, guardian: bool, work: Work) -> String {
+    let status = Status {
+        version: "1".to_owned(),
+        pid: 100,
+        started: String::new(),
+        started_unix: 0.0,
+        service: Service {
+            registered,
+            ..Service::default()
+        },
+        guardian: status::Guardian {
+            pid: Some(101),
+            alive: guardian,
+        },
+        work,
+        hold: None,
+        counters: Counters::default(),
+        checkpoints: Vec::new(),
+    };
+    serde_json::json!({ "ok": status }).to_string()
+}
+
+#[test]
+fn what_the_agent_says_goes_before_what_it_looks_like() {
+    let guest = Guest::healthy();
+    let codes = |line: &str| -> Vec<&'static str> {
+        let report = answering(&guest, line);
+        let told = report.findings.iter().map(|finding| finding.code.code());
+        told.filter(|code| !["cannot-freeze", "no-hooks"].contains(code))
+            .collect()
+    };
+    assert_eq!(codes(&status(true, true, Work::Idle)), [""; 0]);
+    assert_eq!(codes(&status(false, true, Work::Idle)), ["agent-not-ready"]);
+    assert_eq!(
+        codes(&status(true, false, Work::Idle)),
+        ["guardian-missing"]
+    );
+    assert_eq!(codes(&status(true, true, Work::Held)), ["busy"]);
+    assert_eq!(codes("{\"error\":\"no.\"}"), ["agent-not-ready"]);
+    let report = answering(&guest, "nonsense");
+    let text = sentence(&report, Cause::AgentNotReady).1;
+    assert!(
+        text.contains("process 100, cannot be asked") && text.contains("another version"),
+        "{text}"
+    );
 }
 
 #[test]

@@ -39,7 +39,7 @@ fn every_command_explains_itself() {
     let output = hv_vssd(&["--help"]);
     assert!(output.status.success());
     let text = stdout(&output);
-    for command in ["run", "plan", "config", "thaw", "demo", "freeze"] {
+    for command in ["run", "check", "plan", "config", "thaw", "demo", "freeze"] {
         assert!(text.contains(&format!("\n  {command} ")), "{text}");
         let help = hv_vssd(&[command, "--help"]);
         assert!(help.status.success(), "{command}");

@@ -27,6 +27,7 @@ end
 complete -c hv-vssd -n "__fish_hv_vssd_needs_command" -s h -l help -d 'Print help'
 complete -c hv-vssd -n "__fish_hv_vssd_needs_command" -s V -l version -d 'Print version'
 complete -c hv-vssd -n "__fish_hv_vssd_needs_command" -f -a "run" -d 'Serve the host: this is what the systemd service runs'
+complete -c hv-vssd -n "__fish_hv_vssd_needs_command" -f -a "check" -d 'Show what the host would get now, and what stands in its way'
 complete -c hv-vssd -n "__fish_hv_vssd_needs_command" -f -a "plan" -d 'Show what a checkpoint would freeze, in which order, what not and why'
 complete -c hv-vssd -n "__fish_hv_vssd_needs_command" -f -a "config" -d 'Show what is configured and where, or check it'
 complete -c hv-vssd -n "__fish_hv_vssd_needs_command" -f -a "freeze" -d 'Freeze as a checkpoint would, hold for a time, thaw, and tell what it cost'
@@ -38,6 +39,9 @@ complete -c hv-vssd -n "__fish_hv_vssd_using_subcommand run" -l device -d 'The d
 complete -c hv-vssd -n "__fish_hv_vssd_using_subcommand run" -l config -d 'Configuration to use instead of /etc/hv-vssd/config.toml, with the drop-ins in FILE.d' -r -F
 complete -c hv-vssd -n "__fish_hv_vssd_using_subcommand run" -s v -l verbose -d 'Also log each step and each file system'
 complete -c hv-vssd -n "__fish_hv_vssd_using_subcommand run" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c hv-vssd -n "__fish_hv_vssd_using_subcommand check" -l config -d 'Configuration to use instead of /etc/hv-vssd/config.toml, with the drop-ins in FILE.d' -r -F
+complete -c hv-vssd -n "__fish_hv_vssd_using_subcommand check" -l json -d 'Print JSON for a program'
+complete -c hv-vssd -n "__fish_hv_vssd_using_subcommand check" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c hv-vssd -n "__fish_hv_vssd_using_subcommand plan" -l config -d 'Configuration to use instead of /etc/hv-vssd/config.toml, with the drop-ins in FILE.d' -r -F
 complete -c hv-vssd -n "__fish_hv_vssd_using_subcommand plan" -l json -d 'Print JSON for a program instead of a table'
 complete -c hv-vssd -n "__fish_hv_vssd_using_subcommand plan" -s a -l all -d 'List every file system left out, also those that are on no disk'
@@ -64,11 +68,12 @@ complete -c hv-vssd -n "__fish_hv_vssd_using_subcommand status" -s h -l help -d 
 complete -c hv-vssd -n "__fish_hv_vssd_using_subcommand demo" -l dir -d 'Where the scratch images are made; they take some 100 MB' -r -F
 complete -c hv-vssd -n "__fish_hv_vssd_using_subcommand demo" -s v -l verbose -d 'Also show the agent\'s log'
 complete -c hv-vssd -n "__fish_hv_vssd_using_subcommand demo" -s h -l help -d 'Print help (see more with \'--help\')'
-complete -c hv-vssd -n "__fish_hv_vssd_using_subcommand help; and not __fish_seen_subcommand_from run plan config freeze thaw status demo help" -f -a "run" -d 'Serve the host: this is what the systemd service runs'
-complete -c hv-vssd -n "__fish_hv_vssd_using_subcommand help; and not __fish_seen_subcommand_from run plan config freeze thaw status demo help" -f -a "plan" -d 'Show what a checkpoint would freeze, in which order, what not and why'
-complete -c hv-vssd -n "__fish_hv_vssd_using_subcommand help; and not __fish_seen_subcommand_from run plan config freeze thaw status demo help" -f -a "config" -d 'Show what is configured and where, or check it'
-complete -c hv-vssd -n "__fish_hv_vssd_using_subcommand help; and not __fish_seen_subcommand_from run plan config freeze thaw status demo help" -f -a "freeze" -d 'Freeze as a checkpoint would, hold for a time, thaw, and tell what it cost'
-complete -c hv-vssd -n "__fish_hv_vssd_using_subcommand help; and not __fish_seen_subcommand_from run plan config freeze thaw status demo help" -f -a "thaw" -d 'Thaw what was left frozen, and say what was done for each'
-complete -c hv-vssd -n "__fish_hv_vssd_using_subcommand help; and not __fish_seen_subcommand_from run plan config freeze thaw status demo help" -f -a "status" -d 'Show how the running agent is, its last checkpoints and its counters'
-complete -c hv-vssd -n "__fish_hv_vssd_using_subcommand help; and not __fish_seen_subcommand_from run plan config freeze thaw status demo help" -f -a "demo" -d 'See it work: a whole checkpoint on scratch disks, with a simulated host'
-complete -c hv-vssd -n "__fish_hv_vssd_using_subcommand help; and not __fish_seen_subcommand_from run plan config freeze thaw status demo help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c hv-vssd -n "__fish_hv_vssd_using_subcommand help; and not __fish_seen_subcommand_from run check plan config freeze thaw status demo help" -f -a "run" -d 'Serve the host: this is what the systemd service runs'
+complete -c hv-vssd -n "__fish_hv_vssd_using_subcommand help; and not __fish_seen_subcommand_from run check plan config freeze thaw status demo help" -f -a "check" -d 'Show what the host would get now, and what stands in its way'
+complete -c hv-vssd -n "__fish_hv_vssd_using_subcommand help; and not __fish_seen_subcommand_from run check plan config freeze thaw status demo help" -f -a "plan" -d 'Show what a checkpoint would freeze, in which order, what not and why'
+complete -c hv-vssd -n "__fish_hv_vssd_using_subcommand help; and not __fish_seen_subcommand_from run check plan config freeze thaw status demo help" -f -a "config" -d 'Show what is configured and where, or check it'
+complete -c hv-vssd -n "__fish_hv_vssd_using_subcommand help; and not __fish_seen_subcommand_from run check plan config freeze thaw status demo help" -f -a "freeze" -d 'Freeze as a checkpoint would, hold for a time, thaw, and tell what it cost'
+complete -c hv-vssd -n "__fish_hv_vssd_using_subcommand help; and not __fish_seen_subcommand_from run check plan config freeze thaw status demo help" -f -a "thaw" -d 'Thaw what was left frozen, and say what was done for each'
+complete -c hv-vssd -n "__fish_hv_vssd_using_subcommand help; and not __fish_seen_subcommand_from run check plan config freeze thaw status demo help" -f -a "status" -d 'Show how the running agent is, its last checkpoints and its counters'
+complete -c hv-vssd -n "__fish_hv_vssd_using_subcommand help; and not __fish_seen_subcommand_from run check plan config freeze thaw status demo help" -f -a "demo" -d 'See it work: a whole checkpoint on scratch disks, with a simulated host'
+complete -c hv-vssd -n "__fish_hv_vssd_using_subcommand help; and not __fish_seen_subcommand_from run check plan config freeze thaw status demo help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'

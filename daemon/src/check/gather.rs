@@ -5,9 +5,10 @@ use std::ffi::OsStr;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use super::facts::{Broken, Disks, Facts, Hooks, Machine, Settings};
+use super::facts::{Agent, Broken, Disks, Facts, Guardian, Hooks, Machine, Settings};
 use super::processes;
 use crate::config::{Config, ConfigError, OnFailure, Strictness};
+use crate::control::{self, Client, ClientError, Request};
 use crate::filesystems::text::printable;
 use crate::filesystems::{
     DeviceNodes, DeviceNumber, Plan, Policy, Reason, Roots, Scan, scan_below,
@@ -15,6 +16,7 @@ use crate::filesystems::{
 use crate::hooks::discover;
 use crate::quiesce::error::with_causes;
 use crate::quiesce::ledger;
+use crate::status::{Status, Work};
 
 /// The host's backup service on the VMBus (HV_VSS_GUID in the kernel's include/linux/hyperv.h).
 const VSS: &str = "35fa2e29-ea23-4236-96ae-3a6ebacba440";
@@ -62,7 +64,10 @@ pub fn gather(places: &Places, config: Result<&Config, &ConfigError>, policy: &P
         (Ok(scan), Ok(plan)) => disks(scan, plan, &roots),
         _ => Disks::default(),
     };
-    let agent = processes::agent(root, &pids, &holders);
+    let mut agent = processes::agent(root, &pids, &holders);
+    if let Some(agent) = agent.as_mut().filter(|agent| agent.silent.is_none()) {
+        ask(agent, &below_root(root, control::DEFAULT_PATH));
+    }
     Facts {
         machine: machine(places),
         agent,
@@ -74,6 +79,30 @@ pub fn gather(places: &Places, config: Result<&Config, &ConfigError>, policy: &P
         hooks: hooks(places, config.ok()),
         holders,
     }
+}
+
+/// What the agent itself says goes before what its processes look like.
+fn ask(agent: &mut Agent, socket: &Path) {
+    let answer = Client::connect(socket).and_then(|mut client| client.ask(&Request::Check));
+    let status: Status = match answer {
+        Ok(status) => status,
+        // It is starting, or the lock is that of a freeze by hand.
+        Err(ClientError::NotRunning) => return,
+        Err(error) => {
+            agent.silent = Some(with_causes(&error));
+            return;
+        }
+    };
+    agent.registered = status.service.registered;
+    agent.guardian = match status.guardian.alive {
+        true => Guardian::Alive,
+        false => Guardian::Missing,
+    };
+    agent.busy = status.work != Work::Idle;
+}
+
+fn below_root(root: &Path, path: &str) -> PathBuf {
+    root.join(path.trim_start_matches('/'))
 }
 
 fn machine(places: &Places) -> Machine {
@@ -97,7 +126,6 @@ fn machine(places: &Places) -> Machine {
     };
     // A slash in a device's name is an exclamation mark in sysfs.
     let device = sys.join("class/misc/vmbus!hv_vss").exists();
-    let node = hvutil_sys::device::DEFAULT_PATH.trim_start_matches('/');
     Machine {
         hypervisor: match &places.hypervisor {
             Some(known) => known.clone(),
@@ -109,7 +137,8 @@ fn machine(places: &Places) -> Machine {
         vss: services.iter().any(is_vss),
         driver: device || sys.join("module/hv_utils").exists(),
         device,
-        node: fs::symlink_metadata(places.root.join(node)).is_ok(),
+        node: fs::symlink_metadata(below_root(&places.root, hvutil_sys::device::DEFAULT_PATH))
+            .is_ok(),
     }
 }
 
@@ -129,7 +158,7 @@ fn settings(config: Result<&Config, &ConfigError>) -> Settings {
 }
 
 fn in_ledger(root: &Path) -> Vec<String> {
-    let path = root.join(ledger::DEFAULT_PATH.trim_start_matches('/'));
+    let path = below_root(root, ledger::DEFAULT_PATH);
     let entries = ledger::read(&path).ok().flatten().unwrap_or_default();
     let entries = entries.iter().filter(|entry| entry.mark.wants_thaw());
     entries

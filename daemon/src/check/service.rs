@@ -57,7 +57,7 @@ fn running(agent: &Agent, can_serve: bool, findings: &mut Vec<Finding>) {
         findings.push(Finding::new(
             Cause::AgentNotReady,
             Severity::Error,
-            format!("The agent, process {}, cannot be asked: {why}.", agent.pid),
+            format!("The agent, process {}, cannot be asked: {}.", agent.pid, why.trim_end_matches('.')),
             "If it has only just started, ask again; one that is stopped goes on with kill -CONT; else: systemctl restart hv-vssd.service",
         ));
     } else if !agent.registered && can_serve {
