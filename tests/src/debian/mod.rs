@@ -43,6 +43,10 @@ pub const SETS: &[Variant<'static>] = &[
         root: FsKind::Xfs,
         packages: &[],
     },
+    Variant {
+        root: FsKind::Ext4,
+        packages: &["postgresql", "mariadb-server", "redis-server"],
+    },
 ];
 
 /// The images of a system, in the order of its disks.
