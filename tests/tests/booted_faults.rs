@@ -87,7 +87,7 @@ fn signal(bed: &Bed, guest: &Guest, signal: &str) -> Step<()> {
 
 scenario! {
     /// Row 20: VSS-05.
-    row: "20", "a booted Debian, in a hold: the machine paused; hibernation; SIGSTOP until the guardian and the driver have given up (limits of 1 s)",
+    row: "20", "a booted Debian, in a hold: the machine paused; hibernation; SIGSTOP past the limit of 20 s, until the driver has given up, too",
     c_daemon_gap: Some("nobody thaws while it is stopped"),
     fn a_booted_debian_survives_lost_time(bed) {
         let mut guest = bed.boot_system(&configured("[limits]\nhold = 20\nfreeze = 1\n"))?;
