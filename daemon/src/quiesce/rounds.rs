@@ -18,9 +18,12 @@ const SHORT: Duration = Duration::from_millis(20);
 /// A disk is done when nothing was in flight at so many looks: flushers pause between files, and other programs sync.
 const IDLE_LOOKS: u32 = 2;
 
-/// Flushers that have written hardly anything for so long, with no disk at work, have nothing to write, or cannot. On a
-/// machine whose processors are busy they may need a while.
+/// A round in which the disks are idle and what waits has not become less by a tenth is over after so long.
 const BEGIN: Duration = Duration::from_secs(1);
+
+/// One in which hardly anything was written: a flusher that got no thread of its own within moments is called again by
+/// the kernel after `vm.dirty_writeback_centisecs`, 5 s unless changed, and being woken does nothing until then.
+const CALLED_AGAIN: Duration = Duration::from_secs(6);
 
 /// How often it is judged whether a round that goes on pays. Slow disks end requests of a megabyte each.
 const WINDOW: Duration = Duration::from_secs(2);
@@ -180,7 +183,8 @@ impl Rounds {
     ) -> Next {
         let little = rest.is_some_and(|rest| rest < SHORT);
         let gained = sample.waiting() <= self.round.then.waiting() / 10 * 9;
-        if little || (!gained && self.round.passed(now) >= BEGIN) {
+        let is_over = self.round.passed(now) >= BEGIN && !self.may_begin_late(now, sample);
+        if little || (!gained && is_over) {
             return Next::Stop;
         }
         if !gained {
@@ -199,6 +203,12 @@ impl Rounds {
         Next::Round
     }
 
+    /// Whether hardly anything was written in this round, and the kernel may yet call a flusher.
+    fn may_begin_late(&self, now: Instant, sample: Sample) -> bool {
+        self.round.written(sample) < self.round.then.waiting() / 10
+            && self.round.passed(now) < CALLED_AGAIN
+    }
+
     /// `false` when what waits falls by less than a tenth of what is written: writers then dirty as fast as the disks
     /// write, and it would go on for ever. A slow disk among idle ones is judged by its own progress in the end, for
     /// what is dirtied and written on the others says nothing of it.
@@ -206,7 +216,7 @@ impl Rounds {
         let passed = self.window.passed(now);
         let written = self.window.written(sample);
         let some_idle = self.some_idle.is_some();
-        if passed < if some_idle { DEAD } else { WINDOW } {
+        if passed < if some_idle { DEAD } else { WINDOW } || self.may_begin_late(now, sample) {
             return true;
         }
         let fell = self.window.then.waiting().saturating_sub(sample.waiting());
