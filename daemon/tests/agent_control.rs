@@ -565,6 +565,43 @@ fn a_checkpoint_is_one_record_of_the_journal_and_none_comes_during_the_hold() {
     assert!(record.contains("HV_VSSD_STALL_MSEC=") && record.contains("HV_VSSD_HOLD_MSEC="));
 }
 
+/// The command itself, against the socket of an agent, or of none.
+fn hv_vssd_status(socket: &std::path::Path, options: &[&str]) -> std::process::Output {
+    std::process::Command::new(env!("CARGO_BIN_EXE_hv-vssd"))
+        .arg("status")
+        .arg("--socket")
+        .arg(socket)
+        .args(options)
+        .output()
+        .unwrap()
+}
+
+#[test]
+fn the_status_command_shows_the_checkpoint_as_a_table_as_json_and_as_metrics() {
+    let scene = Scene::new(PATIENCE);
+    checkpoint(&scene.driver);
+    scene.over(1);
+    let text = |options: &[&str]| {
+        let output = hv_vssd_status(&scene.socket(), options);
+        assert_eq!(output.status.code(), Some(0), "{output:?}");
+        String::from_utf8(output.stdout).unwrap()
+    };
+    assert!(text(&[]).contains("registered"), "{}", text(&[]));
+    let json: serde_json::Value = serde_json::from_str(&text(&["--json"])).unwrap();
+    assert_eq!(json["checkpoints"].as_array().unwrap().len(), 1);
+    let metrics = text(&["--prometheus"]);
+    assert!(metrics.contains("# TYPE hv_vssd_"), "{metrics}");
+}
+
+#[test]
+fn the_status_command_without_an_agent_fails_and_says_what_to_do() {
+    let directory = tempfile::tempdir().unwrap();
+    let output = hv_vssd_status(&directory.path().join("control"), &[]);
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(said.contains("systemctl start hv-vssd"), "{said}");
+}
+
 fn read_line(stream: &mut UnixStream) -> String {
     let mut line = Vec::new();
     let mut byte = [0];

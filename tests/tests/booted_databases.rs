@@ -9,10 +9,11 @@ use tests::agent::Agent;
 use tests::assets::Kernel;
 use tests::booted::{self, System};
 use tests::error::{Failure, Step};
+use tests::faults::fails;
 use tests::guest::{Disk, FsKind, Guest, poll_until};
 use tests::host::Operation;
 use tests::scenario::Bed;
-use tests::steps::succeeds;
+use tests::steps::{succeeds, writable};
 use tests::{images, promise, scenario};
 
 const SERVERS: [&str; 3] = ["postgresql", "mariadb-server", "redis-server"];
@@ -238,5 +239,33 @@ scenario! {
         }
         bed.measured("one checkpoint with its check", started.elapsed() / rounds);
         Ok(format!("{rounds} of {rounds} images: PostgreSQL, InnoDB, MyISAM and Redis start clean with all that was acknowledged, binary log as noted"))
+    }
+}
+
+scenario! {
+    row: "24", "database servers that are stopped before FREEZE, and in the hold: the guest is never kept frozen",
+    c_daemon_gap: Some("has no hooks: success is told whatever state the servers are in"),
+    fn servers_that_hang_keep_nothing_frozen(bed) {
+        let mut guest = ready(bed)?;
+        guest.sh("mkdir -p /etc/hv-vssd; printf '[hooks]\nlimit = 25\n' >/etc/hv-vssd/config.toml; systemctl restart hv-vss-daemon")?;
+        bed.agent.wait_registered(&mut guest)?;
+        let servers = [("mariadbd", "innodb"), ("postgres", "postgresql"), ("redis-server", "redis")];
+        for (process, load) in servers {
+            guest.sh(&format!("pkill -STOP -x {process}"))?;
+            fails(&mut guest, Operation::FREEZE, SOON)?;
+            writable(&guest, &["/var/tmp", "/data"])?;
+            let last = acked(&guest, load)?;
+            guest.sh(&format!("pkill -CONT -x {process}"))?;
+            goes_on(&guest, load, last + 3)?;
+
+            succeeds(&mut guest, Operation::FREEZE)?;
+            guest.sh(&format!("pkill -STOP -x {process}"))?;
+            succeeds(&mut guest, Operation::THAW)?;
+            writable(&guest, &["/var/tmp", "/data"])?;
+            let last = acked(&guest, load)?;
+            guest.sh(&format!("pkill -CONT -x {process}"))?;
+            goes_on(&guest, load, last + 3)?;
+        }
+        Ok("3 of 3 servers: stopped before FREEZE it fails within its hook's limit, stopped in the hold THAW is answered; each goes on when it may".into())
     }
 }
