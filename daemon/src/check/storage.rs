@@ -60,10 +60,14 @@ pub(super) fn look(facts: &Facts, findings: &mut Vec<Finding>) {
 
 fn planned(facts: &Facts, plan: &Plan, findings: &mut Vec<Finding>) {
     if plan.unread_processes > 0 {
+        let processes = match plan.unread_processes {
+            1 => "1 process".to_owned(),
+            many => format!("{many} processes"),
+        };
         findings.push(Finding::new(
             Cause::UnseenMounts,
             Severity::Warning,
-            format!("The mounts of {} processes cannot be looked into: what only they have mounted would be missed.", plan.unread_processes),
+            format!("The mounts of {processes} cannot be looked into: what only they have mounted would be missed."),
             "Run hv-vssd as root with CAP_SYS_PTRACE, as its unit has it",
         ));
     }

@@ -66,7 +66,7 @@ fn exit_statuses() -> String {
     for (status, meaning) in EXIT_STATUSES {
         text += &format!("\n  {status}  {meaning}");
     }
-    text + "\n\nStart with 'hv-vssd plan'. More: man hv-vssd"
+    text + "\n\nStart with 'hv-vssd check'. More: man hv-vssd"
 }
 
 /// Options of every command that reads the configuration.
