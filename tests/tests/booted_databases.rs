@@ -28,7 +28,8 @@ const IMAGE: usize = 5;
 /// For a server to start or a load to show, on a busy machine.
 const SOON: Duration = Duration::from_secs(120);
 
-/// Run before systemd is: no server starts on its own before its data is where it should be.
+/// Run before systemd is: no server starts on its own before its data is where it should be. The disks of a machine that
+/// copies images all the time may need half a minute for a server's sync.
 const SETUP: &str = "
 systemctl --quiet disable postgresql mariadb redis-server
 cat >/etc/mysql/mariadb.conf.d/90-bed.cnf <<X
@@ -39,6 +40,9 @@ sync_binlog = 1
 innodb_log_file_size = 16M
 innodb_flush_log_at_trx_commit = 1
 X
+mkdir -p /etc/hv-vssd/hooks.conf.d
+printf '[hooks]\nlimit = 120\ntotal = 240\n' >/etc/hv-vssd/config.toml
+echo 'lock_wait=100' >/etc/hv-vssd/hooks.conf.d/mariadb
 for name in postgresql mariadb redis; do
     ln -s /usr/lib/hv-vssd/hooks.available/$name /etc/hv-vssd/hooks.d/10-$name 2>/dev/null || true
 done

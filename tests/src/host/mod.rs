@@ -165,7 +165,7 @@ impl Host {
     /// The guest is gone or silent.
     pub fn request(&mut self, operation: Operation) -> BedResult<Answer> {
         let limit = match operation {
-            Operation::FREEZE => Duration::from_secs(60),
+            Operation::FREEZE => Duration::from_secs(180),
             _ => Duration::from_secs(40),
         };
         self.try_request(operation, limit)?
