@@ -21,14 +21,16 @@ fn freeze(guest: &Guest, time: &str, signal: Option<Signal>) -> Step<(Option<i32
     if let Some(signal) = signal {
         guest.signal(JOB, signal)?;
     }
-    writers_go_on(guest, &points)?;
-    writable(guest, &WRITTEN)?;
-    let state = poll_until(LIFE_LIMIT, || {
+    let state = poll_until(LIFE_LIMIT * 3, || {
         let state = guest.job(JOB)?;
         Ok::<_, Failure>((!state.running).then_some(state))
     })?;
     let state = state.ok_or_else(|| Failure::Promise("the command does not end".into()))?;
-    Ok((state.status, state.output))
+    writers_go_on(guest, &points)?;
+    writable(guest, &WRITTEN)?;
+    // The guardian of a killed command may have said its last word since.
+    let output = guest.job(JOB)?.output;
+    Ok((state.status, output))
 }
 
 scenario! {
