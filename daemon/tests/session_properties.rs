@@ -34,6 +34,8 @@ struct World {
     exited: bool,
     /// A reload was asked for and not begun.
     reload_wanted: bool,
+    /// The process was asked to end, at once or when nothing is under way.
+    end_wanted: bool,
     log: Vec<String>,
 }
 
@@ -48,6 +50,7 @@ enum Step {
     ReplyRefused(Box<Step>),
     Time(u64),
     Reload,
+    Retire,
     ManualFreeze(u64),
     ManualEnd,
     ThawNow,
@@ -68,6 +71,7 @@ impl World {
             manual: false,
             exited: false,
             reload_wanted: false,
+            end_wanted: false,
             log: vec![],
         }
     }
@@ -100,6 +104,16 @@ impl World {
                 self.reload_wanted = true;
                 self.feed(Event::Reload, refuse);
             }
+            Step::Retire => {
+                let before = self.session.state();
+                self.end_wanted = true;
+                self.feed(Event::Retire, refuse);
+                let after = self.session.state();
+                assert!(
+                    after == before || after == State::Stopped,
+                    "a checkpoint was disturbed"
+                );
+            }
             Step::ManualFreeze(seconds) => {
                 let hold = Duration::from_secs(*seconds);
                 self.feed(Event::ManualFreeze { hold }, refuse);
@@ -119,7 +133,10 @@ impl World {
                     "not thawed although a person wants it"
                 );
             }
-            Step::Terminate => self.feed(Event::Terminate, refuse),
+            Step::Terminate => {
+                self.end_wanted = true;
+                self.feed(Event::Terminate, refuse);
+            }
             _ => {}
         }
     }
@@ -197,6 +214,7 @@ impl World {
                         !self.frozen && self.work == Work::Idle,
                         "an end while frozen"
                     );
+                    assert!(self.end_wanted, "an end that nobody asked for");
                     self.exited = true;
                 }
             }
@@ -279,6 +297,7 @@ fn step() -> impl Strategy<Value = Step> {
         30 => leaf.clone(),
         3 => leaf.prop_map(|step| Step::ReplyRefused(Box::new(step))),
         2 => Just(Step::Reload),
+        1 => Just(Step::Retire),
         1 => Just(Step::Terminate),
     ]
 }
@@ -306,7 +325,8 @@ proptest! {
             world.apply(&Step::Time(3600), false);
         }
         prop_assert!(!world.frozen, "still frozen:\n{}", world.log.join("\n"));
-        if terminate {
+        // Who waited for the end of a checkpoint has seen it by now.
+        if world.end_wanted {
             prop_assert!(world.exited, "did not end:\n{}", world.log.join("\n"));
         } else if !world.exited {
             // And the next backup works.

@@ -9,13 +9,10 @@ use super::note::Note;
 use super::session::Session;
 use super::states::{Action, Answer, Busy, Next, State};
 
-/// The host's FREEZE follows its HOT_BACKUP at once; a manual freeze in between would make it fail.
-const PROMISE: Duration = Duration::from_secs(10);
-
 impl Session {
     pub(super) fn manual_freeze(&mut self, hold: Duration, now: Instant) -> Vec<Action> {
         let busy = match self.state {
-            State::Ready if self.promised_at.is_none_or(|at| now >= at + PROMISE) => None,
+            State::Ready if !self.is_promised(now) => None,
             State::Closed { reopen_at: Some(_) } => None,
             State::Closed { reopen_at: None } => Some(Busy::Opening),
             State::Ready

@@ -3,6 +3,7 @@
 mod backoff;
 mod clients;
 mod control;
+mod idle;
 mod manual;
 pub mod note;
 mod records;
@@ -71,6 +72,7 @@ pub struct Agent {
     opener: OpenerBox,
     worker: Worker,
     reloads: Option<mpsc::Receiver<()>>,
+    retirements: Option<mpsc::Receiver<()>>,
     gate: Gate,
     pending: VecDeque<Event>,
     complained: bool,
@@ -145,6 +147,7 @@ impl Agent {
             opener: OpenerBox(opener),
             worker: Worker::start(engine, reload).map_err(StartError::Thread)?,
             reloads,
+            retirements: None,
             pending: VecDeque::new(),
             complained: false,
             control: None,
@@ -185,6 +188,13 @@ impl Agent {
         self
     }
 
+    /// Whatever comes through makes it end as if `shutdown` had completed, but not before the checkpoint at work is over.
+    #[must_use]
+    pub fn with_retirements(mut self, retirements: mpsc::Receiver<()>) -> Self {
+        self.retirements = Some(retirements);
+        self
+    }
+
     /// Serves the host until `shutdown` completes; nothing is frozen when this returns.
     ///
     /// # Errors
@@ -218,7 +228,11 @@ impl Agent {
                     asked_to_end = true;
                     Event::Terminate
                 }
-                () = next_reload(&mut self.reloads) => Event::Reload,
+                () = next_wish(&mut self.reloads) => Event::Reload,
+                () = next_wish(&mut self.retirements) => {
+                    tracing::info!("asked to end when no checkpoint is under way");
+                    Event::Retire
+                }
                 event = next_message(self.channel.as_ref()) => event,
                 () = sleep_until(self.session.deadline()) => Event::Tick,
                 message = next_client(self.control.as_mut()) => {
@@ -371,9 +385,9 @@ async fn next_message(channel: Option<&AsyncFd<Channel>>) -> Event {
     }
 }
 
-async fn next_reload(reloads: &mut Option<mpsc::Receiver<()>>) {
-    if let Some(reloads) = reloads {
-        if reloads.recv().await.is_some() {
+async fn next_wish(wishes: &mut Option<mpsc::Receiver<()>>) {
+    if let Some(wishes) = wishes {
+        if wishes.recv().await.is_some() {
             return;
         }
     }

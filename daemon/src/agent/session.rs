@@ -8,6 +8,7 @@ use std::time::Instant;
 use hvutil_sys::vss::{Operation, Status};
 
 use super::backoff::Backoff;
+use super::idle::Wishes;
 use super::note::Note;
 pub use super::states::{Action, Answer, Busy, Event, Limits, Next, State};
 
@@ -23,8 +24,8 @@ pub struct Session {
     pub(super) ended_early: bool,
     /// When the host was told that it can freeze: its FREEZE follows.
     pub(super) promised_at: Option<Instant>,
-    /// The configuration is to be read again once no checkpoint is under way.
-    reload_wanted: bool,
+    /// What waits until no checkpoint is under way.
+    pub(super) wishes: Wishes,
 }
 
 impl Session {
@@ -39,8 +40,8 @@ impl Session {
             backoff: Backoff::default(),
             open: false,
             ended_early: false,
-            reload_wanted: false,
             promised_at: None,
+            wishes: Wishes::default(),
         }
     }
 
@@ -58,8 +59,8 @@ impl Session {
             State::Freezing { give_up_at, .. } => give_up_at,
             State::ManualFreezing { give_up_at, .. } => give_up_at,
             State::Held { until } | State::ManualHeld { until, .. } => Some(until),
-            State::Ready
-            | State::Checking { .. }
+            State::Ready => self.free_to_retire_at(),
+            State::Checking { .. }
             | State::Thawing { .. }
             | State::ManualThawing { .. }
             | State::Stopped => None,
@@ -80,10 +81,8 @@ impl Session {
             Event::Frozen => self.frozen(now),
             Event::FreezeFailed => self.freeze_failed(now),
             Event::Thawed { clean } => self.thawed(clean, now),
-            Event::Reload => {
-                self.reload_wanted = true;
-                vec![]
-            }
+            Event::Reload => self.wish_reload(),
+            Event::Retire => self.wish_retirement(),
             Event::Reloaded { limits } => {
                 self.limits = limits;
                 vec![]
@@ -94,16 +93,8 @@ impl Session {
             Event::Terminate => self.terminate(),
             Event::Tick => self.tick(now),
         };
-        if self.reload_wanted && self.is_idle() {
-            self.reload_wanted = false;
-            actions.push(Action::StartReload);
-        }
+        actions.extend(self.once_idle(now));
         actions
-    }
-
-    /// Nothing is frozen, and nothing is being done that leads there.
-    fn is_idle(&self) -> bool {
-        matches!(self.state, State::Ready | State::Closed { .. })
     }
 
     fn opened(&mut self) -> Vec<Action> {
@@ -397,7 +388,7 @@ impl Session {
         }
     }
 
-    fn stop(&mut self) -> Vec<Action> {
+    pub(super) fn stop(&mut self) -> Vec<Action> {
         self.state = State::Stopped;
         self.open = false;
         vec![Action::CloseChannel, Action::Exit]

@@ -178,6 +178,8 @@ pub enum Event {
         /// From the next request on.
         limits: Limits,
     },
+    /// The process is to end once no checkpoint is under way: a new program waits for its place.
+    Retire,
     /// A person asks for a freeze that ends by itself.
     ManualFreeze {
         /// How long the hold is to last; the hold limit is the most.

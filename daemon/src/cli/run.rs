@@ -25,7 +25,8 @@ use crate::telemetry::{Gate, journal, log};
 /// Serve the host: this is what the systemd service runs
 ///
 /// Registers with the kernel's driver and answers the host's HOT_BACKUP, FREEZE and THAW until SIGTERM or SIGINT.
-/// SIGHUP reads the configuration again, after the checkpoint if one is under way. Needs root. Logs to standard error.
+/// SIGHUP reads the configuration again, after the checkpoint if one is under way. SIGUSR1 ends it as SIGTERM does, but
+/// never in a checkpoint: an upgrade sends it, and systemd starts the new program. Needs root. Logs to standard error.
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
     /// The driver's character device
@@ -69,10 +70,11 @@ pub(super) fn main(arguments: &Arguments) -> CommandResult {
             ];
             let mut ends = heard(&ends)?;
             let reloads = heard(&[SignalKind::hangup()])?;
+            let retirements = heard(&[SignalKind::user_defined1()])?;
             let opener = Box::new(move || Channel::open(&device));
             let reload = (reloads, reload(arguments.config.config.clone()));
             let agent = Agent::start_reloadable(engine, session_limits(&config), opener, reload)?;
-            let agent = agent.with_outlets(Outlets {
+            let agent = agent.with_retirements(retirements).with_outlets(Outlets {
                 control: Some(control::DEFAULT_PATH.into()),
                 textfile: config.metrics.textfile.clone(),
                 journal: log::stderr_is_journal().then(|| journal::SOCKET.into()),

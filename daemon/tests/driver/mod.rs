@@ -30,6 +30,7 @@ pub(crate) struct Driver {
     fd: Option<OwnedFd>,
     opened: mpsc::Receiver<OwnedFd>,
     shutdown: Option<oneshot::Sender<()>>,
+    retire: tokio::sync::mpsc::Sender<()>,
     agent: Option<thread::JoinHandle<Result<(), String>>>,
 }
 
@@ -114,15 +115,17 @@ impl Driver {
     ) -> Self {
         let (offer, opened) = mpsc::channel();
         let (shutdown, asked_to_end) = oneshot::channel();
+        let (retire, retirements) = tokio::sync::mpsc::channel(1);
         let agent = thread::spawn(move || {
-            serve(make(), hold, outlets, offer, reload, async {
-                drop(asked_to_end.await)
-            })
+            let asked_to_end = async { drop(asked_to_end.await) };
+            let asked = (asked_to_end, retirements);
+            serve(make(), hold, outlets, offer, reload, asked)
         });
         let mut driver = Self {
             fd: None,
             opened,
             shutdown: Some(shutdown),
+            retire,
             agent: Some(agent),
         };
         driver.take_registration();
@@ -187,6 +190,14 @@ impl Driver {
         self.shutdown.take().unwrap().send(()).unwrap();
     }
 
+    /// Asks the agent to end when nothing is under way, and returns when it has taken note.
+    pub(crate) fn ask_to_retire(&self) {
+        for _ in 0..2 {
+            // The second one fits in when the first one was taken; an agent that has ended needs none.
+            let _ = self.retire.blocking_send(());
+        }
+    }
+
     /// Waits for the agent's end.
     pub(crate) fn join(&mut self) -> Result<(), String> {
         let agent = self.agent.take().unwrap();
@@ -223,7 +234,7 @@ fn serve<B: Backend>(
     outlets: Outlets,
     offer: mpsc::Sender<OwnedFd>,
     reload: (tokio::sync::mpsc::Receiver<()>, Reload<B>),
-    shutdown: impl Future<Output = ()>,
+    (shutdown, retirements): (impl Future<Output = ()>, tokio::sync::mpsc::Receiver<()>),
 ) -> Result<(), String> {
     let limits = session::Limits {
         freeze_request: PATIENCE,
@@ -247,7 +258,7 @@ fn serve<B: Backend>(
     runtime.block_on(async {
         let agent = Agent::start_reloadable(engine, limits, opener, reload)
             .map_err(|error| error.to_string())?;
-        let agent = agent.with_outlets(outlets);
+        let agent = agent.with_retirements(retirements).with_outlets(outlets);
         agent.run(shutdown).await.map_err(|error| error.to_string())
     })
 }

@@ -93,6 +93,7 @@ impl Model {
             8 if self.open => self.feed(Event::Malformed(usize::from(detail))),
             9 if detail == 0 => self.feed(Event::Terminate),
             9 if detail % 3 == 1 => self.feed(Event::Reload),
+            9 if detail % 3 == 2 => self.feed(Event::Retire),
             10 => {
                 let hold = Duration::from_secs(u64::from(detail) * 10);
                 self.feed(Event::ManualFreeze { hold });
