@@ -112,7 +112,7 @@ fn garbage() -> Vec<Vec<u8>> {
 
 #[test]
 fn garbage_ends_a_guardian_that_watches_over_nothing() {
-    in_namespace("garbage_ends_a_guardian_that_watches_over_nothing", |_| {
+    in_namespace(|_| {
         for message in garbage() {
             let mut wire = Wire::start();
             wire.send(&message, &[]);
@@ -124,32 +124,29 @@ fn garbage_ends_a_guardian_that_watches_over_nothing() {
 
 #[test]
 fn garbage_from_the_agent_of_a_frozen_disk_is_taken_for_its_death() {
-    in_namespace(
-        "garbage_from_the_agent_of_a_frozen_disk_is_taken_for_its_death",
-        |place| {
-            let disk = Disk::new(place, "disk", "ext4");
-            for message in garbage() {
-                let ledger = Ledger::create(&Place::Memory, [disk.target(&[])].iter()).unwrap();
-                let mut wire = Wire::start();
-                let root = File::open(&disk.mount_point).unwrap();
-                let root = mount::open_root(mount::clone_mount(&root).unwrap()).unwrap();
-                wire.arm(1, PATIENCE * 10, &ledger);
-                wire.hand_over(&ledger, 0, root.as_fd());
-                assert_eq!(wire.answer(), Some(b'A'));
-                freeze::freeze(&root).unwrap();
-                ledger.set(0, Mark::Frozen);
-                wire.send(&message, &[]);
-                wire.ends();
-                assert_eq!(ledger.get(0), Some(Mark::Thawed), "{message:?}");
-                assert!(!disk.is_frozen());
-            }
-        },
-    );
+    in_namespace(|place| {
+        let disk = Disk::new(place, "disk", "ext4");
+        for message in garbage() {
+            let ledger = Ledger::create(&Place::Memory, [disk.target(&[])].iter()).unwrap();
+            let mut wire = Wire::start();
+            let root = File::open(&disk.mount_point).unwrap();
+            let root = mount::open_root(mount::clone_mount(&root).unwrap()).unwrap();
+            wire.arm(1, PATIENCE * 10, &ledger);
+            wire.hand_over(&ledger, 0, root.as_fd());
+            assert_eq!(wire.answer(), Some(b'A'));
+            freeze::freeze(&root).unwrap();
+            ledger.set(0, Mark::Frozen);
+            wire.send(&message, &[]);
+            wire.ends();
+            assert_eq!(ledger.get(0), Some(Mark::Thawed), "{message:?}");
+            assert!(!disk.is_frozen());
+        }
+    });
 }
 
 #[test]
 fn an_agent_that_is_not_the_parent_is_not_served() {
-    in_namespace("an_agent_that_is_not_the_parent_is_not_served", |_| {
+    in_namespace(|_| {
         let mut wire = Wire::start_for(1);
         wire.ends();
         assert_eq!(wire.answer(), None);
@@ -158,7 +155,7 @@ fn an_agent_that_is_not_the_parent_is_not_served() {
 
 #[test]
 fn it_answers_only_when_every_handle_has_come() {
-    in_namespace("it_answers_only_when_every_handle_has_come", |place| {
+    in_namespace(|place| {
         let disk = Disk::new(place, "disk", "ext4");
         let targets = [disk.target(&[]), disk.target(&[])];
         let ledger = Ledger::create(&Place::Memory, targets.iter()).unwrap();
@@ -182,18 +179,15 @@ fn it_answers_only_when_every_handle_has_come() {
 
 #[test]
 fn a_ledger_that_is_empty_or_cannot_be_mapped_is_no_arming() {
-    in_namespace(
-        "a_ledger_that_is_empty_or_cannot_be_mapped_is_no_arming",
-        |_| {
-            let empty = tempfile::tempfile().unwrap();
-            let null = File::open("/dev/null").unwrap();
-            for file in [&empty, &null] {
-                let mut wire = Wire::start();
-                let message = [&b"A"[..], &1_u32.to_le_bytes(), &60_000_u64.to_le_bytes()].concat();
-                wire.send(&message, &[file.as_fd()]);
-                wire.ends();
-                assert_eq!(wire.answer(), None);
-            }
-        },
-    );
+    in_namespace(|_| {
+        let empty = tempfile::tempfile().unwrap();
+        let null = File::open("/dev/null").unwrap();
+        for file in [&empty, &null] {
+            let mut wire = Wire::start();
+            let message = [&b"A"[..], &1_u32.to_le_bytes(), &60_000_u64.to_le_bytes()].concat();
+            wire.send(&message, &[file.as_fd()]);
+            wire.ends();
+            assert_eq!(wire.answer(), None);
+        }
+    });
 }

@@ -54,50 +54,44 @@ fn directory(place: &Path, name: &str) -> std::path::PathBuf {
 
 #[test]
 fn a_plan_made_ahead_is_used_once_and_no_table_is_read_for_it() {
-    in_namespace(
-        "a_plan_made_ahead_is_used_once_and_no_table_is_read_for_it",
-        |place| {
-            let disk = Disk::new(place, "disk", "ext4");
-            let kernel = Kernel::of_own_namespace();
-            let (ahead, result) = reads(|| kernel.foresee());
-            result.unwrap();
-            assert!(ahead >= table_size(), "{ahead} bytes read");
-            let (again, plan) = reads(|| kernel.plan());
-            assert!(again < table_size() / 4, "{again} bytes read");
-            assert!(has(&plan.unwrap(), disk.dev));
-            // It was handed over: the next one is made anew.
-            let (anew, plan) = reads(|| kernel.plan());
-            assert!(anew >= table_size(), "{anew} bytes read");
-            assert!(has(&plan.unwrap(), disk.dev));
-        },
-    );
+    in_namespace(|place| {
+        let disk = Disk::new(place, "disk", "ext4");
+        let kernel = Kernel::of_own_namespace();
+        let (ahead, result) = reads(|| kernel.foresee());
+        result.unwrap();
+        assert!(ahead >= table_size(), "{ahead} bytes read");
+        let (again, plan) = reads(|| kernel.plan());
+        assert!(again < table_size() / 4, "{again} bytes read");
+        assert!(has(&plan.unwrap(), disk.dev));
+        // It was handed over: the next one is made anew.
+        let (anew, plan) = reads(|| kernel.plan());
+        assert!(anew >= table_size(), "{anew} bytes read");
+        assert!(has(&plan.unwrap(), disk.dev));
+    });
 }
 
 #[test]
 fn a_mount_or_an_unmount_in_between_makes_a_new_plan() {
-    in_namespace(
-        "a_mount_or_an_unmount_in_between_makes_a_new_plan",
-        |place| {
-            let kernel = Kernel::of_own_namespace();
-            kernel.foresee().unwrap();
-            let disk = Disk::new(place, "disk", "ext4");
-            assert!(has(&kernel.plan().unwrap(), disk.dev));
-            kernel.foresee().unwrap();
-            disk.umount().unwrap();
-            assert!(!has(&kernel.plan().unwrap(), disk.dev));
-            kernel.foresee().unwrap();
-            mount_on(disk.device(), &disk.mount_point, "ext4");
-            let flags = MsFlags::MS_REMOUNT | MsFlags::MS_RDONLY;
-            kernel.foresee().unwrap();
-            mount(NONE, &disk.mount_point, NONE, flags, NONE).unwrap();
-            assert!(!has(&kernel.plan().unwrap(), disk.dev), "it is read-only");
-        },
-    );
+    in_namespace(|place| {
+        let kernel = Kernel::of_own_namespace();
+        kernel.foresee().unwrap();
+        let disk = Disk::new(place, "disk", "ext4");
+        assert!(has(&kernel.plan().unwrap(), disk.dev));
+        kernel.foresee().unwrap();
+        disk.umount().unwrap();
+        assert!(!has(&kernel.plan().unwrap(), disk.dev));
+        kernel.foresee().unwrap();
+        mount_on(disk.device(), &disk.mount_point, "ext4");
+        let flags = MsFlags::MS_REMOUNT | MsFlags::MS_RDONLY;
+        kernel.foresee().unwrap();
+        mount(NONE, &disk.mount_point, NONE, flags, NONE).unwrap();
+        assert!(!has(&kernel.plan().unwrap(), disk.dev), "it is read-only");
+    });
 }
 
 #[test]
 fn a_mount_in_another_namespace_makes_a_new_plan() {
-    in_namespace("a_mount_in_another_namespace_makes_a_new_plan", |place| {
+    in_namespace(|place| {
         let disk = Disk::new(place, "disk", "ext4");
         disk.umount().unwrap();
         let kernel = Kernel::default();
@@ -124,42 +118,39 @@ fn a_mount_in_another_namespace_makes_a_new_plan() {
 
 #[test]
 fn only_a_file_system_that_a_plan_would_freeze_appears() {
-    in_namespace(
-        "only_a_file_system_that_a_plan_would_freeze_appears",
-        |place| {
-            let known = Disk::new(place, "known", "xfs");
-            let kernel = Kernel::of_own_namespace();
-            assert!(kernel.has_appeared(), "nothing is known without a plan");
-            kernel.plan().unwrap();
-            assert!(!kernel.has_appeared());
-            bind(&known.mount_point, &directory(place, "bind"));
-            assert!(!kernel.has_appeared(), "a bind mount");
-            let tmpfs = Some("tmpfs");
-            mount(
-                tmpfs,
-                &directory(place, "tmpfs"),
-                tmpfs,
-                MsFlags::empty(),
-                NONE,
-            )
-            .unwrap();
-            assert!(!kernel.has_appeared(), "a tmpfs");
-            let new = Disk::new(place, "new", "ext4");
-            assert!(kernel.has_appeared(), "a new disk");
-            // Not yet planned, and still there: but told once, for what changed. The next plan has it.
-            assert!(has(&kernel.plan().unwrap(), new.dev));
-            assert!(!kernel.has_appeared());
-            // One that came and went was never part of the image.
-            let gone = Disk::new(place, "gone", "ext4");
-            gone.umount().unwrap();
-            assert!(!kernel.has_appeared(), "a disk that has gone again");
-        },
-    );
+    in_namespace(|place| {
+        let known = Disk::new(place, "known", "xfs");
+        let kernel = Kernel::of_own_namespace();
+        assert!(kernel.has_appeared(), "nothing is known without a plan");
+        kernel.plan().unwrap();
+        assert!(!kernel.has_appeared());
+        bind(&known.mount_point, &directory(place, "bind"));
+        assert!(!kernel.has_appeared(), "a bind mount");
+        let tmpfs = Some("tmpfs");
+        mount(
+            tmpfs,
+            &directory(place, "tmpfs"),
+            tmpfs,
+            MsFlags::empty(),
+            NONE,
+        )
+        .unwrap();
+        assert!(!kernel.has_appeared(), "a tmpfs");
+        let new = Disk::new(place, "new", "ext4");
+        assert!(kernel.has_appeared(), "a new disk");
+        // Not yet planned, and still there: but told once, for what changed. The next plan has it.
+        assert!(has(&kernel.plan().unwrap(), new.dev));
+        assert!(!kernel.has_appeared());
+        // One that came and went was never part of the image.
+        let gone = Disk::new(place, "gone", "ext4");
+        gone.umount().unwrap();
+        assert!(!kernel.has_appeared(), "a disk that has gone again");
+    });
 }
 
 #[test]
 fn a_disk_that_becomes_writable_appears() {
-    in_namespace("a_disk_that_becomes_writable_appears", |place| {
+    in_namespace(|place| {
         let disk = Disk::new(place, "disk", "ext4");
         let set = |flags| {
             let flags = MsFlags::MS_REMOUNT | flags;
@@ -175,69 +166,63 @@ fn a_disk_that_becomes_writable_appears() {
 
 #[test]
 fn what_was_opened_is_settled_until_its_mount_id_means_another_disk() {
-    in_namespace(
-        "what_was_opened_is_settled_until_its_mount_id_means_another_disk",
-        |place| {
-            // The other one is known to the plan, so that it does not count as one that appeared.
-            let (disk, other) = (
-                Disk::new(place, "disk", "ext4"),
-                Disk::new(place, "other", "ext4"),
-            );
-            let kernel = Kernel::of_own_namespace();
-            assert!(!kernel.is_settled(&[]), "without a plan");
-            let plan = kernel.plan().unwrap();
-            let handle = open(&kernel, &plan, disk.dev);
-            assert!(kernel.is_settled(&[&handle]));
-            let view = directory(place, "bind");
-            bind(&disk.mount_point, &view);
-            assert!(kernel.is_settled(&[&handle]), "a bind mount");
-            umount2(&view, MntFlags::empty()).unwrap();
+    in_namespace(|place| {
+        // The other one is known to the plan, so that it does not count as one that appeared.
+        let (disk, other) = (
+            Disk::new(place, "disk", "ext4"),
+            Disk::new(place, "other", "ext4"),
+        );
+        let kernel = Kernel::of_own_namespace();
+        assert!(!kernel.is_settled(&[]), "without a plan");
+        let plan = kernel.plan().unwrap();
+        let handle = open(&kernel, &plan, disk.dev);
+        assert!(kernel.is_settled(&[&handle]));
+        let view = directory(place, "bind");
+        bind(&disk.mount_point, &view);
+        assert!(kernel.is_settled(&[&handle]), "a bind mount");
+        umount2(&view, MntFlags::empty()).unwrap();
+        disk.umount().unwrap();
+        assert!(kernel.is_settled(&[&handle]), "gone, and still held");
+        // The lowest free number is given to the next mount: of this test, or of whoever else mounts just now.
+        let places: Vec<_> = (0..8)
+            .map(|number| directory(place, &format!("place-{number}")))
+            .collect();
+        let mut taken = None;
+        until("the number to be given again", || {
+            mount_on(disk.device(), &disk.mount_point, "ext4");
+            let handle = open(&kernel, &kernel.plan().unwrap(), disk.dev);
+            let id = handle.mount_id().unwrap();
             disk.umount().unwrap();
-            assert!(kernel.is_settled(&[&handle]), "gone, and still held");
-            // The lowest free number is given to the next mount: of this test, or of whoever else mounts just now.
-            let places: Vec<_> = (0..8)
-                .map(|number| directory(place, &format!("place-{number}")))
-                .collect();
-            let mut taken = None;
-            until("the number to be given again", || {
-                mount_on(disk.device(), &disk.mount_point, "ext4");
-                let handle = open(&kernel, &kernel.plan().unwrap(), disk.dev);
-                let id = handle.mount_id().unwrap();
-                disk.umount().unwrap();
-                // It is free only after a moment.
-                let given = (0..50).any(|_| {
+            // It is free only after a moment.
+            let given = (0..50).any(|_| {
+                for place in &places {
+                    mount_on(other.device(), place, "ext4");
+                }
+                let given = places.iter().any(|place| mounts_at(place)[0].0 == id);
+                if !given {
                     for place in &places {
-                        mount_on(other.device(), place, "ext4");
+                        umount2(place, MntFlags::empty()).unwrap();
                     }
-                    let given = places.iter().any(|place| mounts_at(place)[0].0 == id);
-                    if !given {
-                        for place in &places {
-                            umount2(place, MntFlags::empty()).unwrap();
-                        }
-                    }
-                    given
-                });
-                taken = given.then_some(handle);
+                }
                 given
             });
-            assert!(!kernel.is_settled(&[&taken.unwrap()]));
-        },
-    );
+            taken = given.then_some(handle);
+            given
+        });
+        assert!(!kernel.is_settled(&[&taken.unwrap()]));
+    });
 }
 
 #[test]
 fn a_disk_that_appears_while_others_are_opened_unsettles_the_plan() {
-    in_namespace(
-        "a_disk_that_appears_while_others_are_opened_unsettles_the_plan",
-        |place| {
-            let disk = Disk::new(place, "disk", "btrfs");
-            let kernel = Kernel::of_own_namespace();
-            let plan = kernel.plan().unwrap();
-            let handle = open(&kernel, &plan, disk.dev);
-            let new = Disk::new(place, "new", "xfs");
-            assert!(!kernel.is_settled(&[&handle]));
-            assert!(has(&kernel.plan().unwrap(), new.dev));
-            assert!(kernel.is_settled(&[&handle]));
-        },
-    );
+    in_namespace(|place| {
+        let disk = Disk::new(place, "disk", "btrfs");
+        let kernel = Kernel::of_own_namespace();
+        let plan = kernel.plan().unwrap();
+        let handle = open(&kernel, &plan, disk.dev);
+        let new = Disk::new(place, "new", "xfs");
+        assert!(!kernel.is_settled(&[&handle]));
+        assert!(has(&kernel.plan().unwrap(), new.dev));
+        assert!(kernel.is_settled(&[&handle]));
+    });
 }

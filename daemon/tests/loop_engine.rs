@@ -53,107 +53,98 @@ fn start_writer(directory: &Path) -> Arc<AtomicU64> {
 
 #[test]
 fn writers_sleep_in_a_hold_and_go_on_after_the_thaw() {
-    in_namespace(
-        "writers_sleep_in_a_hold_and_go_on_after_the_thaw",
-        |place| {
-            let disks = ["ext4", "xfs", "btrfs"].map(|fstype| Disk::new(place, fstype, fstype));
-            let disks: Vec<&Disk> = disks.iter().collect();
-            let counts: Vec<_> = disks
+    in_namespace(|place| {
+        let disks = ["ext4", "xfs", "btrfs"].map(|fstype| Disk::new(place, fstype, fstype));
+        let disks: Vec<&Disk> = disks.iter().collect();
+        let counts: Vec<_> = disks
+            .iter()
+            .map(|disk| start_writer(&disk.mount_point))
+            .collect();
+        let read = || -> Vec<u64> {
+            counts
                 .iter()
-                .map(|disk| start_writer(&disk.mount_point))
-                .collect();
-            let read = || -> Vec<u64> {
-                counts
-                    .iter()
-                    .map(|count| count.load(Ordering::SeqCst))
-                    .collect()
-            };
-            until("all writers to write", || {
-                read().iter().all(|count| *count > 3)
-            });
-            let mut engine = engine(&disks);
-            for _ in 0..3 {
-                engine.freeze().unwrap();
-                assert!(disks.iter().all(|disk| disk.is_frozen()));
-                let before = read();
-                // Reading works meanwhile, and takes longer than many a write.
-                for disk in &disks {
-                    assert!(fs::read_dir(&disk.mount_point).unwrap().count() > 0);
-                    let name = disk.mount_point.join("written");
-                    for _ in 0..2_000 {
-                        fs::metadata(&name).unwrap();
-                    }
+                .map(|count| count.load(Ordering::SeqCst))
+                .collect()
+        };
+        until("all writers to write", || {
+            read().iter().all(|count| *count > 3)
+        });
+        let mut engine = engine(&disks);
+        for _ in 0..3 {
+            engine.freeze().unwrap();
+            assert!(disks.iter().all(|disk| disk.is_frozen()));
+            let before = read();
+            // Reading works meanwhile, and takes longer than many a write.
+            for disk in &disks {
+                assert!(fs::read_dir(&disk.mount_point).unwrap().count() > 0);
+                let name = disk.mount_point.join("written");
+                for _ in 0..2_000 {
+                    fs::metadata(&name).unwrap();
                 }
-                // The one record that was written, but not counted yet, when the freeze came.
-                let written = read()
+            }
+            // The one record that was written, but not counted yet, when the freeze came.
+            let written = read()
+                .iter()
+                .zip(&before)
+                .map(|(now, then)| now - then)
+                .max();
+            assert!(written <= Some(1), "{written:?} written in the hold");
+            let report = engine.thaw().unwrap();
+            assert!(report.is_clean(), "{:?}", report.failures);
+            assert_eq!(report.file_systems.len(), 3);
+            until("all writers to go on", || {
+                read()
                     .iter()
                     .zip(&before)
-                    .map(|(now, then)| now - then)
-                    .max();
-                assert!(written <= Some(1), "{written:?} written in the hold");
-                let report = engine.thaw().unwrap();
-                assert!(report.is_clean(), "{:?}", report.failures);
-                assert_eq!(report.file_systems.len(), 3);
-                until("all writers to go on", || {
-                    read()
-                        .iter()
-                        .zip(&before)
-                        .all(|(now, then)| *now > then + 2)
-                });
-            }
-        },
-    );
+                    .all(|(now, then)| *now > then + 2)
+            });
+        }
+    });
 }
 
 #[test]
 fn an_image_on_a_disk_is_frozen_before_the_disk_and_thawed_after_it() {
-    in_namespace(
-        "an_image_on_a_disk_is_frozen_before_the_disk_and_thawed_after_it",
-        |place| {
-            let outer = Disk::new(place, "outer", "xfs");
-            let inner = Disk::with_image(&outer.mount_point, place, "inner", "ext4");
-            let plan = ScratchKernel::new(&[&outer, &inner]).plan().unwrap();
-            assert_eq!(stages(&plan), [[inner.dev], [outer.dev]]);
-            let writer = start_writer(&inner.mount_point);
-            until("a write", || writer.load(Ordering::SeqCst) > 3);
-            let mut engine = engine(&[&outer, &inner]);
-            engine.freeze().unwrap();
-            let before = writer.load(Ordering::SeqCst);
-            let report = engine.thaw().unwrap();
-            assert!(report.is_clean(), "{:?}", report.failures);
-            assert!(!inner.is_frozen() && !outer.is_frozen());
-            until("the writer to go on", || {
-                writer.load(Ordering::SeqCst) > before + 2
-            });
-            // Its writer still has it open.
-            std::process::exit(0);
-        },
-    );
+    in_namespace(|place| {
+        let outer = Disk::new(place, "outer", "xfs");
+        let inner = Disk::with_image(&outer.mount_point, place, "inner", "ext4");
+        let plan = ScratchKernel::new(&[&outer, &inner]).plan().unwrap();
+        assert_eq!(stages(&plan), [[inner.dev], [outer.dev]]);
+        let writer = start_writer(&inner.mount_point);
+        until("a write", || writer.load(Ordering::SeqCst) > 3);
+        let mut engine = engine(&[&outer, &inner]);
+        engine.freeze().unwrap();
+        let before = writer.load(Ordering::SeqCst);
+        let report = engine.thaw().unwrap();
+        assert!(report.is_clean(), "{:?}", report.failures);
+        assert!(!inner.is_frozen() && !outer.is_frozen());
+        until("the writer to go on", || {
+            writer.load(Ordering::SeqCst) > before + 2
+        });
+        // Its writer still has it open.
+        std::process::exit(0);
+    });
 }
 
 #[test]
 fn a_writable_disk_of_which_only_a_read_only_bind_is_left_is_frozen() {
-    in_namespace(
-        "a_writable_disk_of_which_only_a_read_only_bind_is_left_is_frozen",
-        |place| {
-            let disk = Disk::new(place, "disk", "ext4");
-            let view = place.join("view");
-            fs::create_dir(&view).unwrap();
-            bind(&disk.mount_point, &view);
-            let flags = MsFlags::MS_BIND | MsFlags::MS_REMOUNT | MsFlags::MS_RDONLY;
-            remount(None::<&str>, &view, None::<&str>, flags, None::<&str>).unwrap();
-            disk.umount().unwrap();
-            let mut engine = engine(&[&disk]);
-            engine.freeze().unwrap();
-            assert!(disk.is_frozen());
-            assert!(engine.thaw().unwrap().is_clean());
-        },
-    );
+    in_namespace(|place| {
+        let disk = Disk::new(place, "disk", "ext4");
+        let view = place.join("view");
+        fs::create_dir(&view).unwrap();
+        bind(&disk.mount_point, &view);
+        let flags = MsFlags::MS_BIND | MsFlags::MS_REMOUNT | MsFlags::MS_RDONLY;
+        remount(None::<&str>, &view, None::<&str>, flags, None::<&str>).unwrap();
+        disk.umount().unwrap();
+        let mut engine = engine(&[&disk]);
+        engine.freeze().unwrap();
+        assert!(disk.is_frozen());
+        assert!(engine.thaw().unwrap().is_clean());
+    });
 }
 
 #[test]
 fn a_disk_mounted_at_many_places_is_frozen_once() {
-    in_namespace("a_disk_mounted_at_many_places_is_frozen_once", |place| {
+    in_namespace(|place| {
         let disk = Disk::new(place, "disk", "btrfs");
         let subvolume = disk.mount_point.join("sub");
         fs::create_dir(&subvolume).unwrap();
@@ -176,59 +167,53 @@ fn a_disk_mounted_at_many_places_is_frozen_once() {
 
 #[test]
 fn unmounting_moving_and_covering_in_a_hold_leaves_nothing_frozen() {
-    in_namespace(
-        "unmounting_moving_and_covering_in_a_hold_leaves_nothing_frozen",
-        |place| {
-            let disks = ["gone", "moved", "covered"].map(|name| Disk::new(place, name, "ext4"));
-            let disks: Vec<&Disk> = disks.iter().collect();
-            let mut engine = engine(&disks);
-            engine.freeze().unwrap();
-            const NONE: Option<&str> = None;
-            disks[0].umount().unwrap();
-            let elsewhere = place.join("elsewhere");
-            fs::create_dir(&elsewhere).unwrap();
-            let from = Some(&disks[1].mount_point);
-            remount(from, &elsewhere, NONE, MsFlags::MS_MOVE, NONE).unwrap();
-            let cover = Some("tmpfs");
-            let empty = MsFlags::empty();
-            remount(cover, &disks[2].mount_point, cover, empty, NONE).unwrap();
-            let report = engine.thaw().unwrap();
-            assert!(report.is_clean(), "{:?}", report.failures);
-            assert!(disks.iter().all(|disk| !disk.is_frozen()));
-            mount_on(disks[0].device(), &disks[0].mount_point, "ext4");
-            fs::write(disks[0].mount_point.join("file"), "").unwrap();
-            fs::write(elsewhere.join("file"), "").unwrap();
-            nix::mount::umount(&elsewhere).unwrap();
-        },
-    );
+    in_namespace(|place| {
+        let disks = ["gone", "moved", "covered"].map(|name| Disk::new(place, name, "ext4"));
+        let disks: Vec<&Disk> = disks.iter().collect();
+        let mut engine = engine(&disks);
+        engine.freeze().unwrap();
+        const NONE: Option<&str> = None;
+        disks[0].umount().unwrap();
+        let elsewhere = place.join("elsewhere");
+        fs::create_dir(&elsewhere).unwrap();
+        let from = Some(&disks[1].mount_point);
+        remount(from, &elsewhere, NONE, MsFlags::MS_MOVE, NONE).unwrap();
+        let cover = Some("tmpfs");
+        let empty = MsFlags::empty();
+        remount(cover, &disks[2].mount_point, cover, empty, NONE).unwrap();
+        let report = engine.thaw().unwrap();
+        assert!(report.is_clean(), "{:?}", report.failures);
+        assert!(disks.iter().all(|disk| !disk.is_frozen()));
+        mount_on(disks[0].device(), &disks[0].mount_point, "ext4");
+        fs::write(disks[0].mount_point.join("file"), "").unwrap();
+        fs::write(elsewhere.join("file"), "").unwrap();
+        nix::mount::umount(&elsewhere).unwrap();
+    });
 }
 
 #[test]
 fn what_an_administrator_froze_fails_the_freeze_and_stays_frozen() {
-    in_namespace(
-        "what_an_administrator_froze_fails_the_freeze_and_stays_frozen",
-        |place| {
-            let (ours, theirs) = (
-                Disk::new(place, "ours", "ext4"),
-                Disk::new(place, "theirs", "xfs"),
-            );
-            let administrator = File::open(&theirs.mount_point).unwrap();
-            freeze::freeze(&administrator).unwrap();
-            let mut engine = engine(&[&ours, &theirs]);
-            let error = engine.freeze().unwrap_err();
-            assert!(matches!(error, FreezeError::Foreign(_)), "{error:?}");
-            assert!(error.to_string().contains("theirs-mounted"), "{error}");
-            assert!(!ours.is_frozen());
-            drop(engine);
-            assert!(theirs.is_frozen());
-            freeze::thaw(&administrator).unwrap();
-        },
-    );
+    in_namespace(|place| {
+        let (ours, theirs) = (
+            Disk::new(place, "ours", "ext4"),
+            Disk::new(place, "theirs", "xfs"),
+        );
+        let administrator = File::open(&theirs.mount_point).unwrap();
+        freeze::freeze(&administrator).unwrap();
+        let mut engine = engine(&[&ours, &theirs]);
+        let error = engine.freeze().unwrap_err();
+        assert!(matches!(error, FreezeError::Foreign(_)), "{error:?}");
+        assert!(error.to_string().contains("theirs-mounted"), "{error}");
+        assert!(!ours.is_frozen());
+        drop(engine);
+        assert!(theirs.is_frozen());
+        freeze::thaw(&administrator).unwrap();
+    });
 }
 
 #[test]
 fn a_disk_that_someone_thawed_in_the_hold_is_told() {
-    in_namespace("a_disk_that_someone_thawed_in_the_hold_is_told", |place| {
+    in_namespace(|place| {
         let disk = Disk::new(place, "disk", "ext4");
         let mut engine = engine(&[&disk]);
         engine.freeze().unwrap();

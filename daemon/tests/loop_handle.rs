@@ -24,7 +24,7 @@ fn freezes_and_thaws(handle: &Handle, disk: &Disk) {
 
 #[test]
 fn a_handle_on_a_mount_freezes_its_superblock() {
-    in_namespace("a_handle_on_a_mount_freezes_its_superblock", |place| {
+    in_namespace(|place| {
         for fstype in TYPES {
             let disk = Disk::new(place, fstype, fstype);
             let handle = Handle::open(&disk.target(&[&disk.mount_point])).unwrap();
@@ -35,135 +35,114 @@ fn a_handle_on_a_mount_freezes_its_superblock() {
 
 #[test]
 fn a_held_disk_can_be_unmounted_and_is_thawed_all_the_same() {
-    in_namespace(
-        "a_held_disk_can_be_unmounted_and_is_thawed_all_the_same",
-        |place| {
-            for fstype in TYPES {
-                let disk = Disk::new(place, fstype, fstype);
-                let handle = Handle::open(&disk.target(&[&disk.mount_point])).unwrap();
-                freeze::freeze(&handle).unwrap();
-                disk.umount().unwrap();
-                freeze::thaw(&handle).unwrap();
-                assert!(!disk.is_frozen(), "{fstype}");
-                mount_on(disk.device(), &disk.mount_point, fstype);
-                fs::write(disk.mount_point.join("file"), "writable").unwrap();
-            }
-        },
-    );
+    in_namespace(|place| {
+        for fstype in TYPES {
+            let disk = Disk::new(place, fstype, fstype);
+            let handle = Handle::open(&disk.target(&[&disk.mount_point])).unwrap();
+            freeze::freeze(&handle).unwrap();
+            disk.umount().unwrap();
+            freeze::thaw(&handle).unwrap();
+            assert!(!disk.is_frozen(), "{fstype}");
+            mount_on(disk.device(), &disk.mount_point, fstype);
+            fs::write(disk.mount_point.join("file"), "writable").unwrap();
+        }
+    });
 }
 
 #[test]
 fn a_mount_that_another_one_covers_is_reached_through_its_device() {
-    in_namespace(
-        "a_mount_that_another_one_covers_is_reached_through_its_device",
-        |place| {
-            for fstype in ["ext4", "xfs"] {
-                let disk = Disk::new(place, fstype, fstype);
-                let target = disk.target(&[&disk.mount_point]);
-                let cover = Some("tmpfs");
-                let none = MsFlags::empty();
-                nix::mount::mount(cover, &disk.mount_point, cover, none, None::<&str>).unwrap();
-                let handle = Handle::open(&target).unwrap();
-                freezes_and_thaws(&handle, &disk);
-                umount2(&disk.mount_point, MntFlags::empty()).unwrap();
-            }
-        },
-    );
+    in_namespace(|place| {
+        for fstype in ["ext4", "xfs"] {
+            let disk = Disk::new(place, fstype, fstype);
+            let target = disk.target(&[&disk.mount_point]);
+            let cover = Some("tmpfs");
+            let none = MsFlags::empty();
+            nix::mount::mount(cover, &disk.mount_point, cover, none, None::<&str>).unwrap();
+            let handle = Handle::open(&target).unwrap();
+            freezes_and_thaws(&handle, &disk);
+            umount2(&disk.mount_point, MntFlags::empty()).unwrap();
+        }
+    });
 }
 
 #[test]
 fn the_parent_of_a_mount_that_vanished_is_never_opened() {
-    in_namespace(
-        "the_parent_of_a_mount_that_vanished_is_never_opened",
-        |place| {
-            let parent = Disk::new(place, "parent", "ext4");
-            let child = Disk::new(&parent.mount_point, "child", "ext4");
-            let mut target = child.target(&[&child.mount_point]);
-            child.umount().unwrap();
-            target.source = "/dev/no-such-disk".into();
-            let error = Handle::open(&target).unwrap_err();
-            let text = hv_vssd::quiesce::error::with_causes(&error);
-            assert!(text.contains("child-mounted"), "{text}");
-            assert!(!text.contains('\n'));
-        },
-    );
+    in_namespace(|place| {
+        let parent = Disk::new(place, "parent", "ext4");
+        let child = Disk::new(&parent.mount_point, "child", "ext4");
+        let mut target = child.target(&[&child.mount_point]);
+        child.umount().unwrap();
+        target.source = "/dev/no-such-disk".into();
+        let error = Handle::open(&target).unwrap_err();
+        let text = hv_vssd::quiesce::error::with_causes(&error);
+        assert!(text.contains("child-mounted"), "{text}");
+        assert!(!text.contains('\n'));
+    });
 }
 
 #[test]
 fn the_second_mount_is_taken_when_the_first_has_vanished() {
-    in_namespace(
-        "the_second_mount_is_taken_when_the_first_has_vanished",
-        |place| {
-            let disk = Disk::new(place, "disk", "btrfs");
-            let second = place.join("second");
-            fs::create_dir(&second).unwrap();
-            bind(&disk.mount_point, &second);
-            let target = disk.target(&[&disk.mount_point, &second]);
-            assert_eq!(target.mounts.len(), 2);
-            disk.umount().unwrap();
-            let handle = Handle::open(&target).unwrap();
-            freezes_and_thaws(&handle, &disk);
-        },
-    );
+    in_namespace(|place| {
+        let disk = Disk::new(place, "disk", "btrfs");
+        let second = place.join("second");
+        fs::create_dir(&second).unwrap();
+        bind(&disk.mount_point, &second);
+        let target = disk.target(&[&disk.mount_point, &second]);
+        assert_eq!(target.mounts.len(), 2);
+        disk.umount().unwrap();
+        let handle = Handle::open(&target).unwrap();
+        freezes_and_thaws(&handle, &disk);
+    });
 }
 
 #[test]
 fn a_disk_of_which_only_a_file_is_mounted_is_frozen_through_the_file() {
-    in_namespace(
-        "a_disk_of_which_only_a_file_is_mounted_is_frozen_through_the_file",
-        |place| {
-            let disk = Disk::new(place, "disk", "xfs");
-            let (file, elsewhere) = (disk.mount_point.join("file"), place.join("file"));
-            fs::write(&file, "").unwrap();
-            fs::write(&elsewhere, "").unwrap();
-            bind(&file, &elsewhere);
-            let target = disk.target(&[&elsewhere]);
-            disk.umount().unwrap();
-            let handle = Handle::open(&target).unwrap();
-            freezes_and_thaws(&handle, &disk);
-        },
-    );
+    in_namespace(|place| {
+        let disk = Disk::new(place, "disk", "xfs");
+        let (file, elsewhere) = (disk.mount_point.join("file"), place.join("file"));
+        fs::write(&file, "").unwrap();
+        fs::write(&elsewhere, "").unwrap();
+        bind(&file, &elsewhere);
+        let target = disk.target(&[&elsewhere]);
+        disk.umount().unwrap();
+        let handle = Handle::open(&target).unwrap();
+        freezes_and_thaws(&handle, &disk);
+    });
 }
 
 #[test]
 fn a_disk_of_which_only_a_socket_is_mounted_is_reached_through_its_device() {
-    in_namespace(
-        "a_disk_of_which_only_a_socket_is_mounted_is_reached_through_its_device",
-        |place| {
-            let disk = Disk::new(place, "disk", "ext4");
-            let (socket, elsewhere) = (disk.mount_point.join("s"), place.join("s"));
-            let _listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
-            fs::write(&elsewhere, "").unwrap();
-            bind(&socket, &elsewhere);
-            let target = disk.target(&[&elsewhere]);
-            let handle = Handle::open(&target).unwrap();
-            freezes_and_thaws(&handle, &disk);
-        },
-    );
+    in_namespace(|place| {
+        let disk = Disk::new(place, "disk", "ext4");
+        let (socket, elsewhere) = (disk.mount_point.join("s"), place.join("s"));
+        let _listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+        fs::write(&elsewhere, "").unwrap();
+        bind(&socket, &elsewhere);
+        let target = disk.target(&[&elsewhere]);
+        let handle = Handle::open(&target).unwrap();
+        freezes_and_thaws(&handle, &disk);
+    });
 }
 
 #[test]
 fn a_device_that_now_holds_another_file_system_is_refused() {
-    in_namespace(
-        "a_device_that_now_holds_another_file_system_is_refused",
-        |place| {
-            let (disk, other) = (
-                Disk::new(place, "disk", "ext4"),
-                Disk::new(place, "other", "ext4"),
-            );
-            let mut target = disk.target(&[]);
-            target.source = other.device().to_owned();
-            assert!(Handle::open(&target).is_err());
-            target.source = "/dev/null".into();
-            assert!(Handle::open(&target).is_err());
-            assert!(!other.is_frozen());
-        },
-    );
+    in_namespace(|place| {
+        let (disk, other) = (
+            Disk::new(place, "disk", "ext4"),
+            Disk::new(place, "other", "ext4"),
+        );
+        let mut target = disk.target(&[]);
+        target.source = other.device().to_owned();
+        assert!(Handle::open(&target).is_err());
+        target.source = "/dev/null".into();
+        assert!(Handle::open(&target).is_err());
+        assert!(!other.is_frozen());
+    });
 }
 
 #[test]
 fn dropping_a_handle_lets_the_disk_go() {
-    in_namespace("dropping_a_handle_lets_the_disk_go", |place| {
+    in_namespace(|place| {
         let disk = Disk::new(place, "disk", "ext4");
         let handle = Handle::open(&disk.target(&[&disk.mount_point])).unwrap();
         let id = mounts_at(&disk.mount_point)[0].0;
@@ -184,26 +163,23 @@ fn commits(disk: &Disk) -> u64 {
 
 #[test]
 fn an_ext4_is_committed_ahead_unless_it_is_frozen_and_nobody_waits_for_that() {
-    in_namespace(
-        "an_ext4_is_committed_ahead_unless_it_is_frozen_and_nobody_waits_for_that",
-        |place| {
-            for fstype in TYPES {
-                let disk = Disk::new(place, fstype, fstype);
-                let handle = Handle::open(&disk.target(&[&disk.mount_point])).unwrap();
-                fs::write(disk.mount_point.join("file"), "not synced").unwrap();
-                let before = (fstype == "ext4").then(|| commits(&disk));
-                handle.commit_ahead();
-                if let Some(before) = before {
-                    // Since Linux 5.14.
-                    assert!(commits(&disk) > before || !has_checkpoint());
-                }
-                freeze::freeze(&handle).unwrap();
-                handle.commit_ahead();
-                assert!(disk.is_frozen());
-                freeze::thaw(&handle).unwrap();
+    in_namespace(|place| {
+        for fstype in TYPES {
+            let disk = Disk::new(place, fstype, fstype);
+            let handle = Handle::open(&disk.target(&[&disk.mount_point])).unwrap();
+            fs::write(disk.mount_point.join("file"), "not synced").unwrap();
+            let before = (fstype == "ext4").then(|| commits(&disk));
+            handle.commit_ahead();
+            if let Some(before) = before {
+                // Since Linux 5.14.
+                assert!(commits(&disk) > before || !has_checkpoint());
             }
-        },
-    );
+            freeze::freeze(&handle).unwrap();
+            handle.commit_ahead();
+            assert!(disk.is_frozen());
+            freeze::thaw(&handle).unwrap();
+        }
+    });
 }
 
 fn has_checkpoint() -> bool {

@@ -31,16 +31,24 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
 const INSIDE: &str = "HV_VSSD_TEST_SCRATCH";
 
-/// Runs `body` in a process and a mount namespace of its own, with a directory for its disks. `test` is the test's name.
-pub(crate) fn in_namespace(test: &str, body: impl FnOnce(&Path)) {
+/// Made in the directory by the test that was run anew: the harness takes a name that it does not know for a success.
+const BEGUN: &str = "begun";
+
+/// Runs `body` in a process and a mount namespace of its own, with a directory for its disks. That process runs the calling test anew, by
+/// the name that the harness has given this thread.
+pub(crate) fn in_namespace(body: impl FnOnce(&Path)) {
     if let Some(directory) = std::env::var_os(INSIDE) {
-        return body(Path::new(&directory));
+        let directory = Path::new(&directory);
+        File::create(directory.join(BEGUN)).unwrap();
+        return body(directory);
     }
     assert!(
         nix::unistd::geteuid().is_root(),
         "this test needs root: it makes loop devices, mounts them, and freezes them"
     );
     let directory = tempfile::tempdir().unwrap();
+    let thread = thread::current();
+    let test = thread.name().unwrap();
     let mut child = Command::new("unshare")
         .args(["--mount", "--propagation", "private", "--"])
         .arg(std::env::current_exe().unwrap())
@@ -59,6 +67,8 @@ pub(crate) fn in_namespace(test: &str, body: impl FnOnce(&Path)) {
     let status = child.wait().unwrap();
     assert!(ended.is_some(), "{test} did not end in its time");
     assert!(status.success(), "{test} failed, see above");
+    let begun = directory.path().join(BEGUN).exists();
+    assert!(begun, "there is no test {test} to run anew");
 }
 
 /// Thaws whatever a test left frozen, through its loop device: a blocked process cannot even be killed before.
