@@ -7,11 +7,29 @@ mod driver;
 
 use std::time::Duration;
 
-use double::{Double, Entry, Fault, Op};
+use double::{Double, Entry, Fault, Op, PATIENCE};
 use driver::Driver;
 use hvutil_sys::vss::{Operation, Status};
 
 const NOTHING: [u32; 0] = [];
+
+/// An agent whose FREEZE was answered with success, and with this hold limit.
+fn held(limit: Duration) -> (Double, Driver) {
+    let double = Double::new(&[&[1], &[2]]);
+    let driver = Driver::start_with(&double, limit, double.gate());
+    assert_eq!(driver.request(Operation::FREEZE), Status::Ok);
+    (double, driver)
+}
+
+/// An agent that was asked to FREEZE, has frozen the first file system, and waits for the second.
+fn stuck_in_a_freeze() -> (Double, Driver) {
+    let double = Double::new(&[&[1], &[2]]);
+    double.fault(Op::Freeze, 2, Fault::Stuck);
+    let driver = Driver::start(&double);
+    driver.ask(Operation::FREEZE);
+    double.wait_for(Entry::Begun(Op::Freeze, 2));
+    (double, driver)
+}
 
 fn thawed(double: &Double) {
     double.until("nothing frozen", |double| double.frozen().is_empty());
@@ -54,9 +72,7 @@ fn a_thaw_first_is_answered_with_failure_and_thaws_nothing() {
 
 #[test]
 fn a_hold_that_someone_else_broke_is_answered_with_failure() {
-    let double = Double::new(&[&[1], &[2]]);
-    let driver = Driver::start(&double);
-    assert_eq!(driver.request(Operation::FREEZE), Status::Ok);
+    let (double, driver) = held(PATIENCE);
     double.thaw_by_someone_else(1);
     assert_eq!(driver.request(Operation::THAW), Status::Fail);
     assert_eq!(double.frozen(), NOTHING);
@@ -92,9 +108,7 @@ fn garbage_of_any_length_makes_the_agent_register_anew() {
 #[test]
 fn garbage_in_a_hold_thaws_everything() {
     for length in [1, 11, 13, 200] {
-        let double = Double::new(&[&[1], &[2]]);
-        let mut driver = Driver::start(&double);
-        assert_eq!(driver.request(Operation::FREEZE), Status::Ok);
+        let (double, mut driver) = held(PATIENCE);
         driver.send(&vec![5; length]);
         assert_eq!(driver.receive(), None, "{length} bytes");
         thawed(&double);
@@ -112,9 +126,7 @@ fn garbage_in_a_hold_thaws_everything() {
 
 #[test]
 fn a_hang_up_in_a_hold_thaws_and_the_agent_comes_back_without_a_restart() {
-    let double = Double::new(&[&[1], &[2]]);
-    let mut driver = Driver::start(&double);
-    assert_eq!(driver.request(Operation::FREEZE), Status::Ok);
+    let (double, mut driver) = held(PATIENCE);
     driver.hang_up();
     thawed(&double);
     driver.take_registration();
@@ -124,11 +136,7 @@ fn a_hang_up_in_a_hold_thaws_and_the_agent_comes_back_without_a_restart() {
 
 #[test]
 fn a_hang_up_while_freezing_gives_the_freeze_up() {
-    let double = Double::new(&[&[1], &[2]]);
-    double.fault(Op::Freeze, 2, Fault::Stuck);
-    let mut driver = Driver::start(&double);
-    driver.ask(Operation::FREEZE);
-    double.wait_for(Entry::Begun(Op::Freeze, 2));
+    let (double, mut driver) = stuck_in_a_freeze();
     driver.hang_up();
     double.wait_for(Entry::Done(Op::Thaw, 1, 0));
     double.release(Op::Freeze, 2);
@@ -139,11 +147,7 @@ fn a_hang_up_while_freezing_gives_the_freeze_up() {
 
 #[test]
 fn a_request_out_of_step_while_freezing_gives_the_freeze_up() {
-    let double = Double::new(&[&[1], &[2]]);
-    double.fault(Op::Freeze, 2, Fault::Stuck);
-    let mut driver = Driver::start(&double);
-    driver.ask(Operation::FREEZE);
-    double.wait_for(Entry::Begun(Op::Freeze, 2));
+    let (double, mut driver) = stuck_in_a_freeze();
     driver.ask(Operation::THAW);
     assert_eq!(driver.receive(), None);
     double.release(Op::Freeze, 2);
@@ -154,9 +158,7 @@ fn a_request_out_of_step_while_freezing_gives_the_freeze_up() {
 
 #[test]
 fn asked_to_end_in_a_hold_the_agent_thaws_and_ends() {
-    let double = Double::new(&[&[1], &[2]]);
-    let mut driver = Driver::start(&double);
-    assert_eq!(driver.request(Operation::FREEZE), Status::Ok);
+    let (double, mut driver) = held(PATIENCE);
     driver.ask_to_end();
     assert_eq!(driver.receive(), None, "the driver tells the host failure");
     assert_eq!(double.frozen(), NOTHING);
@@ -165,11 +167,7 @@ fn asked_to_end_in_a_hold_the_agent_thaws_and_ends() {
 
 #[test]
 fn asked_to_end_while_freezing_the_agent_thaws_and_ends() {
-    let double = Double::new(&[&[1], &[2]]);
-    double.fault(Op::Freeze, 2, Fault::Stuck);
-    let mut driver = Driver::start(&double);
-    driver.ask(Operation::FREEZE);
-    double.wait_for(Entry::Begun(Op::Freeze, 2));
+    let (double, mut driver) = stuck_in_a_freeze();
     driver.ask_to_end();
     double.wait_for(Entry::Done(Op::Thaw, 1, 0));
     double.release(Op::Freeze, 2);
@@ -180,9 +178,7 @@ fn asked_to_end_while_freezing_the_agent_thaws_and_ends() {
 
 #[test]
 fn at_the_hold_limit_everything_is_thawed_and_the_late_thaw_is_answered_with_failure() {
-    let double = Double::new(&[&[1], &[2]]);
-    let driver = Driver::start_with(&double, Duration::from_millis(50), double.gate());
-    assert_eq!(driver.request(Operation::FREEZE), Status::Ok);
+    let (double, driver) = held(Duration::from_millis(50));
     thawed(&double);
     assert_eq!(driver.request(Operation::THAW), Status::Fail);
     assert_eq!(driver.request(Operation::HOT_BACKUP), Status::Ok);
@@ -215,11 +211,7 @@ fn a_mount_table_that_cannot_be_read_is_answered_with_failure_and_the_agent_live
 
 #[test]
 fn a_stuck_freeze_makes_hot_backup_fail_until_it_is_thawed() {
-    let double = Double::new(&[&[1], &[2]]);
-    double.fault(Op::Freeze, 2, Fault::Stuck);
-    let mut driver = Driver::start(&double);
-    driver.ask(Operation::FREEZE);
-    double.wait_for(Entry::Begun(Op::Freeze, 2));
+    let (double, mut driver) = stuck_in_a_freeze();
     driver.hang_up();
     driver.take_registration();
     assert_eq!(driver.request(Operation::HOT_BACKUP), Status::Fail);

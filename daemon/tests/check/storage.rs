@@ -1,0 +1,179 @@
+//! The file systems: left frozen, waited for, broken, elsewhere, or out of sight.
+
+use std::fs;
+use std::os::unix::fs::symlink;
+
+use hv_vssd::check::{Cause, Facts, Outcome, Report, Severity};
+use hv_vssd::filesystems::Plan;
+
+use super::{Guest, sentence};
+
+#[test]
+fn what_an_agent_left_frozen_is_told() {
+    let guest = Guest::healthy();
+    guest.write(
+        "run/hv-vssd/ledger",
+        "hv-vssd ledger 1\nF 8:1 ext4 /dev/sda1 /\nT 8:3 ext4 /dev/sda3 /srv\n",
+    );
+    let report = guest.report();
+    assert_eq!(
+        report.outcome,
+        Outcome::FileSystemConsistent,
+        "the agent is at work"
+    );
+    assert_eq!(sentence(&report, Cause::Busy).0, Severity::Note);
+    guest.remove("proc/locks").remove("proc/100");
+    let report = guest.report();
+    assert_eq!(
+        sentence(&report, Cause::LeftOver),
+        (
+            Severity::Error,
+            "An agent that died has left frozen: /.".to_owned()
+        )
+    );
+}
+
+#[test]
+fn whoever_waits_for_a_thaw_tells_of_a_freeze() {
+    let guest = Guest::healthy();
+    guest.process(50, "postgres", 'S', 1);
+    let thread = "50 (writer) D 1 0 0\n";
+    guest.write("proc/50/task/51/stat", thread);
+    // Without a stack, as for a kernel built without them.
+    guest.write("proc/50/task/51/wchan", "percpu_rwsem_wait");
+    let text = sentence(&guest.report(), Cause::FrozenAlready).1;
+    assert!(text.contains("PID 50 (postgres)"), "{text}");
+    guest.write(
+        "proc/50/task/51/stack",
+        "[<0>] percpu_rwsem_wait+0x1\n[<0>] cgroup_attach_lock+0x1\n",
+    );
+    assert_eq!(guest.errors(), [""; 0], "it waits for a control group");
+    guest.write(
+        "proc/50/task/51/stack",
+        "[<0>] percpu_rwsem_wait+0x1\n[<0>] vfs_write+0x1\n",
+    );
+    assert_eq!(guest.errors(), ["frozen-already"]);
+    // Our own hold is no surprise.
+    guest.write(
+        "run/hv-vssd/ledger",
+        "hv-vssd ledger 1\nF 8:1 ext4 /dev/sda1 /\n",
+    );
+    assert_eq!(guest.errors(), [""; 0]);
+}
+
+#[test]
+fn disks_that_do_not_serve_are_told() {
+    let guest = Guest::healthy();
+    guest.write(
+        "proc/self/mountinfo",
+        "1 0 253:0 / / rw - ext4 /dev/mapper/root rw\n\
+         2 1 8:2 / /turned rw,relatime - ext4 /dev/sda2 ro,errors=remount-ro\n\
+         3 1 8:3 / /asked ro,relatime - ext4 /dev/sda3 ro\n\
+         4 1 8:4 / /says rw - ext4 /dev/sda4 rw,emergency_ro\n\
+         5 1 7:0 / /image rw - squashfs /dev/loop0 ro\n\
+         6 1 8:6 / /bind ro - ext4 /dev/sda6 rw\n\
+         7 1 8:7 / /acts rw - ext4 /dev/sda7 rw\n\
+         8 1 8:8 / /before rw - ext4 /dev/sda8 rw\n",
+    );
+    guest.write("proc/stat", "cpu 1\nbtime 1000\n");
+    for (name, time) in [("sda7", 1001), ("sda8", 999)] {
+        guest.write(
+            &format!("proc/fs/ext4/{name}/options"),
+            "rw\nerrors=remount-ro\n",
+        );
+        guest.write(&format!("sys/fs/ext4/{name}/errors_count"), "1\n");
+        guest.write(
+            &format!("sys/fs/ext4/{name}/last_error_time"),
+            &format!("{time}\n"),
+        );
+    }
+    for (dev, name) in [
+        ("253:0", "dm-0"),
+        ("8:2", "sda2"),
+        ("8:4", "sda4"),
+        ("8:7", "sda7"),
+        ("8:8", "sda8"),
+    ] {
+        guest.write(&format!("sys/devices/{name}/dev"), &format!("{dev}\n"));
+        fs::create_dir_all(guest.path("sys/dev/block")).unwrap();
+        symlink(
+            format!("../../devices/{name}"),
+            guest.path(&format!("sys/dev/block/{dev}")),
+        )
+        .unwrap();
+    }
+    guest.write("sys/block/dm-0/dm/suspended", "1\n");
+    guest.write("sys/block/dm-0/dm/name", "root\n");
+    guest.write("sys/fs/ext4/sda2/errors_count", "3\n");
+    let report = guest.report();
+    let (severity, text) = sentence(&report, Cause::DeviceSuspended);
+    assert_eq!(severity, Severity::Error);
+    assert!(text.contains("/ is on root, which is suspended"), "{text}");
+    let broken: Vec<(Severity, &str)> = report
+        .findings
+        .iter()
+        .filter(|finding| finding.code == Cause::ReadOnlyAfterError)
+        .map(|finding| {
+            (
+                finding.severity,
+                finding.finding.split_whitespace().next().unwrap(),
+            )
+        })
+        .collect();
+    let expected = [
+        (Severity::Error, "/acts"),
+        (Severity::Error, "/says"),
+        (Severity::Warning, "/turned"),
+    ];
+    assert_eq!(broken, expected);
+    assert!(
+        report.render().contains("after 3 errors"),
+        "{}",
+        report.render()
+    );
+}
+
+#[test]
+fn disks_from_elsewhere_are_told() {
+    let guest = Guest::healthy();
+    guest.write(
+        "proc/self/mountinfo",
+        "1 0 8:1 / / rw - ext4 /dev/sda1 rw\n2 1 8:16 / /data rw - xfs /dev/sdb rw\n",
+    );
+    let disk = "sys/devices/platform/host3/session1/target3:0:0/3:0:0:1/block/sdb";
+    guest.write(&format!("{disk}/dev"), "8:16\n");
+    fs::create_dir_all(guest.path("sys/dev/block")).unwrap();
+    symlink(
+        format!("../../{}", disk.strip_prefix("sys/").unwrap()),
+        guest.path("sys/dev/block/8:16"),
+    )
+    .unwrap();
+    let (severity, text) = sentence(&guest.report(), Cause::NotInImage);
+    assert_eq!(severity, Severity::Warning);
+    assert!(text.contains("/data") && text.contains("iSCSI"), "{text}");
+}
+
+#[test]
+fn a_table_that_cannot_be_read_is_an_error() {
+    let guest = Guest::healthy();
+    guest.write("proc/self/mountinfo", "nonsense\n");
+    let report = guest.report();
+    let (severity, text) = sentence(&report, Cause::PlanFails);
+    assert_eq!(severity, Severity::Error);
+    assert!(text.contains("line 1 of the mount table"), "{text}");
+}
+
+#[test]
+fn what_cannot_be_seen_is_said() {
+    let plan = Plan {
+        unread_processes: 2,
+        ..Plan::default()
+    };
+    let facts = Facts {
+        plan: Ok(plan),
+        ..Facts::default()
+    };
+    let (severity, text) = sentence(&Report::of(&facts), Cause::UnseenMounts);
+    assert_eq!(severity, Severity::Warning);
+    assert!(text.contains("2 processes"), "{text}");
+}
