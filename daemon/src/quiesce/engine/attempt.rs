@@ -1,0 +1,148 @@
+//! A freeze from the plan to the hold: begun anew when a file system appears meanwhile, undone when anything fails.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::{Checkpoint, Engine, MOST_THREADS};
+use crate::config::Strictness;
+use crate::quiesce::backend::Backend;
+use crate::quiesce::error::FreezeError;
+use crate::quiesce::faults;
+use crate::quiesce::guardian::GuardianError;
+use crate::quiesce::hold::Hold;
+use crate::quiesce::ledger::Ledger;
+use crate::quiesce::pool::Pool;
+use crate::quiesce::prepare::{in_time, plan_and_open};
+use crate::quiesce::report::{PhaseName, Report};
+
+/// File systems that appear while the others are frozen make the freeze begin anew, this often.
+const MOST_ATTEMPTS: u32 = 3;
+
+/// Opening takes microseconds, unless something is stuck.
+const OPEN_LIMIT: Duration = Duration::from_secs(60);
+
+/// What the guardian grants the agent beyond its own limits.
+const GRACE: Duration = Duration::from_secs(10);
+
+impl<B: Backend> Engine<B> {
+    /// When it succeeds, the report is with the hold.
+    pub(super) fn freeze_in_attempts(
+        &mut self,
+        checkpoint: &Checkpoint,
+        report: &mut Report,
+    ) -> Result<(), FreezeError> {
+        for attempt in 1..=MOST_ATTEMPTS {
+            self.refuse_if_stuck()?;
+            if let Some(guard) = &mut self.guard {
+                guard.check()?;
+            }
+            report.begin_attempt(attempt);
+            if self.try_freeze(checkpoint, report)? {
+                return Ok(());
+            }
+            tracing::info!(
+                "a file system was mounted during the freeze: attempt {attempt} is undone"
+            );
+        }
+        Err(FreezeError::Appearing(MOST_ATTEMPTS))
+    }
+
+    /// `false` when a file system appeared meanwhile, and all was thawed again.
+    fn try_freeze(
+        &mut self,
+        checkpoint: &Checkpoint,
+        report: &mut Report,
+    ) -> Result<bool, FreezeError> {
+        faults::reach("plan");
+        let mut hold = self.prepare(checkpoint, report)?;
+        let mut result = self.freeze_all(&mut hold);
+        if result.is_ok() && !hold.is_kept() {
+            result = Err(FreezeError::GuardianActed);
+        }
+        let appeared = result.is_ok() && self.backend.has_appeared();
+        let complete = result.is_ok() && (checkpoint.only.is_some() || !appeared);
+        if complete {
+            if let Some(guard) = &mut self.guard {
+                guard.hold(self.limits.hold + GRACE);
+            }
+            hold.frozen_at = Instant::now();
+            self.hold = Some(hold);
+            return Ok(true);
+        }
+        hold.thaw();
+        self.keep_unreturned(&hold);
+        self.quiet = hold.gate.take();
+        *report = hold.finish();
+        for failure in &report.failures {
+            tracing::error!("{failure}");
+        }
+        result.map(|()| {
+            self.open_log();
+            false
+        })
+    }
+
+    fn freeze_all(&mut self, hold: &mut Hold<B>) -> Result<(), FreezeError> {
+        if !std::mem::replace(&mut self.rested, true) {
+            faults::reach("hooks");
+            let limits = &self.limits;
+            let hold_limit = OPEN_LIMIT + limits.flush + limits.freeze + limits.hold + GRACE;
+            self.applications
+                .freeze(&mut hold.report, hold_limit, &self.signal)?;
+        }
+        faults::reach("flush");
+        hold.flush(self.limits.flush)?;
+        faults::reach("arm");
+        let targets = hold.stages.iter().flatten().map(|slot| slot.target());
+        let ledger = Ledger::create(&self.place, targets).map_err(FreezeError::Ledger)?;
+        let ledger = Arc::new(ledger);
+        for (index, slot) in hold.stages.iter().flatten().enumerate() {
+            slot.record_in(Arc::clone(&ledger), index);
+        }
+        self.ledger = Some(Arc::clone(&ledger));
+        if let Some(guard) = &mut self.guard {
+            let limit = self.limits.freeze + self.limits.hold + GRACE;
+            let handles = hold
+                .handles(&self.backend)
+                .ok_or(GuardianError::Unguarded)?;
+            guard.arm(&ledger, &handles, limit)?;
+        }
+        // Where nothing is frozen, the log can go on.
+        hold.gate = hold.holds_any().then(|| self.gate.close());
+        faults::reach("freeze");
+        hold.freeze(self.limits.freeze, self.foreign, self.strictness)?;
+        faults::reach("frozen");
+        Ok(())
+    }
+
+    /// Plans and opens everything, and starts the threads.
+    fn prepare(
+        &mut self,
+        checkpoint: &Checkpoint,
+        report: &mut Report,
+    ) -> Result<Hold<B>, FreezeError> {
+        let started = Instant::now();
+        let backend = Arc::clone(&self.backend);
+        let only = checkpoint.only.clone();
+        let strict = self.strictness == Strictness::Strict;
+        let open = move || plan_and_open(&*backend, only.as_deref(), strict);
+        let prepared = in_time(open, OPEN_LIMIT, &self.signal, &mut self.preparing);
+        report.phase(PhaseName::Prepare, started);
+        let prepared = prepared?;
+        let count =
+            prepared.stages.iter().map(Vec::len).sum::<usize>() + prepared.flushed_only.len();
+        let pool = Pool::start(count.clamp(1, MOST_THREADS)).map_err(FreezeError::Threads)?;
+        Ok(Hold {
+            backend: Arc::clone(&self.backend),
+            signal: Arc::clone(&self.signal),
+            pool,
+            stages: prepared.stages,
+            flushed_only: prepared.flushed_only,
+            foreign: Vec::new(),
+            report: report.clone(),
+            frozen_at: Instant::now(),
+            thawed: false,
+            gate: None,
+        })
+    }
+}
