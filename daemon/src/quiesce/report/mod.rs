@@ -1,17 +1,21 @@
 //! What a checkpoint did, and how long each part of it took: for the log, `status` and `freeze --report`.
 
+mod file_systems;
+mod hooks;
 mod lines;
 mod millis;
+mod phases;
 
 use std::time::{Duration, Instant, SystemTime};
 
 use serde::{Deserialize, Serialize};
 
-use super::slot::Call;
-use crate::filesystems::DeviceNumber;
-use crate::telemetry;
-
+pub use self::file_systems::{FileSystemReport, FileSystemResult, WorstStall};
+pub use self::hooks::{HookOperation, HookReport};
 pub(in crate::quiesce) use self::lines::count;
+pub use self::phases::{Phase, PhaseName, Span};
+use super::slot::Call;
+use crate::telemetry;
 
 /// One checkpoint, from the request to the last thaw; also one whose freeze failed.
 ///
@@ -85,163 +89,6 @@ pub enum Outcome {
     Success,
     /// Something went wrong: the failures say what.
     Failure,
-}
-
-/// When something began, counted from the request, and how long it took.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Span {
-    /// From the request to its begin.
-    #[serde(rename = "start_ms", with = "millis")]
-    pub start: Duration,
-    /// From its begin to its end.
-    #[serde(rename = "duration_ms", with = "millis")]
-    pub duration: Duration,
-}
-
-impl Span {
-    /// From the request to its end.
-    #[must_use]
-    pub fn end(&self) -> Duration {
-        self.start + self.duration
-    }
-}
-
-/// A part of every checkpoint.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum PhaseName {
-    /// Plan made, all handles open.
-    Prepare,
-    /// Applications made ready.
-    Hooks,
-    /// Data written back before the first commit.
-    WriteBack,
-    /// One pass of `syncfs` on everything.
-    Flush,
-    /// From the first `FIFREEZE` to the last one's return.
-    Freeze,
-    /// From the last freeze to the first thaw.
-    Hold,
-    /// From the first thaw to the last one's return.
-    Thaw,
-}
-
-impl PhaseName {
-    /// All of them, in their order.
-    pub const ALL: [Self; 7] = [
-        Self::Prepare,
-        Self::Hooks,
-        Self::WriteBack,
-        Self::Flush,
-        Self::Freeze,
-        Self::Hold,
-        Self::Thaw,
-    ];
-
-    /// The word for it, as in the JSON.
-    #[must_use]
-    pub fn word(self) -> &'static str {
-        match self {
-            Self::Prepare => "prepare",
-            Self::Hooks => "hooks",
-            Self::WriteBack => "write-back",
-            Self::Flush => "flush",
-            Self::Freeze => "freeze",
-            Self::Hold => "hold",
-            Self::Thaw => "thaw",
-        }
-    }
-}
-
-/// A phase that was reached.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Phase {
-    /// Which.
-    pub phase: PhaseName,
-    /// When.
-    #[serde(flatten)]
-    pub span: Span,
-}
-
-/// One file system's share.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct FileSystemReport {
-    /// Where an operator knows it to be mounted; empty when nowhere.
-    pub mount_point: String,
-    /// Its type, such as `ext4`.
-    pub fstype: String,
-    /// The superblock's identity.
-    pub dev: DeviceNumber,
-    /// Its source, such as `/dev/sda1`.
-    pub source: String,
-    /// The stage it was to be frozen in, from 1 on; `None` when it was only to be flushed.
-    pub stage: Option<usize>,
-    /// What became of it.
-    pub result: FileSystemResult,
-    /// Its `syncfs` in the last flush pass.
-    pub flush: Option<Span>,
-    /// `FIFREEZE`.
-    pub freeze: Option<Span>,
-    /// `FITHAW`.
-    pub thaw: Option<Span>,
-    /// How long a write could have had to wait because of us: from the call of `FIFREEZE` to the return of `FITHAW`, without the hold.
-    #[serde(rename = "stall_ms", with = "millis::option")]
-    pub stall: Option<Duration>,
-}
-
-/// What became of a file system.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum FileSystemResult {
-    /// Frozen, and thawed again.
-    Frozen,
-    /// Only flushed: it cannot be frozen, or is not to be.
-    FlushedOnly,
-    /// Frozen by someone else, and left to them.
-    Foreign,
-    /// Not reached, or its freeze failed.
-    #[default]
-    NotFrozen,
-    /// A call has not returned: its thread goes on.
-    Stuck,
-    /// Its thaw failed.
-    StillFrozen,
-}
-
-/// The longest stall of a checkpoint.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct WorstStall {
-    /// Of which file system: its mount point.
-    pub mount_point: String,
-    /// Its identity.
-    pub dev: DeviceNumber,
-    /// How long.
-    #[serde(rename = "stall_ms", with = "millis")]
-    pub stall: Duration,
-}
-
-/// One call of a hook.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct HookReport {
-    /// Its file name.
-    pub name: String,
-    /// What it was called with.
-    pub operation: HookOperation,
-    /// When.
-    #[serde(flatten)]
-    pub span: Span,
-    /// Why it counts as failed, in one sentence.
-    pub failure: Option<String>,
-}
-
-/// What a hook is called with.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum HookOperation {
-    /// Before the freeze.
-    Freeze,
-    /// After the thaw.
-    Thaw,
 }
 
 impl Report {
@@ -384,20 +231,6 @@ impl Report {
             }
         }
         self.file_systems = file_systems;
-    }
-}
-
-impl FileSystemReport {
-    /// It could not be thawed, or nobody knows.
-    #[must_use]
-    pub fn is_left_frozen(&self) -> bool {
-        use FileSystemResult::{StillFrozen, Stuck};
-        matches!(self.result, StillFrozen | Stuck)
-    }
-
-    fn went_wrong(&self) -> bool {
-        use FileSystemResult::{Foreign, NotFrozen, StillFrozen, Stuck};
-        matches!(self.result, Foreign | NotFrozen | Stuck | StillFrozen)
     }
 }
 

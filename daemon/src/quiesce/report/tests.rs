@@ -1,4 +1,5 @@
 use super::*;
+use crate::filesystems::DeviceNumber;
 
 const MS: fn(u64) -> Duration = Duration::from_millis;
 
