@@ -17,7 +17,7 @@ pub use super::states::{Action, Answer, Busy, Event, Limits, Next, State};
 pub struct Session {
     pub(super) state: State,
     pub(super) limits: Limits,
-    backoff: Backoff,
+    pub(super) backoff: Backoff,
     /// There is a channel to reply on.
     pub(super) open: bool,
     /// The last hold ended before the host asked for THAW.
@@ -49,22 +49,6 @@ impl Session {
     #[must_use]
     pub fn state(&self) -> State {
         self.state
-    }
-
-    /// When [`Event::Tick`] is wanted, if nothing happens before.
-    #[must_use]
-    pub fn deadline(&self) -> Option<Instant> {
-        match self.state {
-            State::Closed { reopen_at } => reopen_at,
-            State::Freezing { give_up_at, .. } => give_up_at,
-            State::ManualFreezing { give_up_at, .. } => give_up_at,
-            State::Held { until } | State::ManualHeld { until, .. } => Some(until),
-            State::Ready => self.free_to_retire_at(),
-            State::Checking { .. }
-            | State::Thawing { .. }
-            | State::ManualThawing { .. }
-            | State::Stopped => None,
-        }
     }
 
     /// Takes one event at time `now`; the actions are to be done in their order.
@@ -247,151 +231,6 @@ impl Session {
         };
         actions.extend(self.go(next, now));
         actions
-    }
-
-    fn terminate(&mut self) -> Vec<Action> {
-        let during = Action::Note(Note::StoppedDuringCheckpoint);
-        match self.state {
-            State::Closed { .. } | State::Ready => self.stop(),
-            State::Checking { .. } => {
-                self.state = State::Checking {
-                    next: Next::Stopped,
-                };
-                vec![]
-            }
-            State::Freezing { .. } => {
-                self.state = State::Freezing {
-                    give_up_at: None,
-                    next: Next::Stopped,
-                };
-                vec![during, Action::AbortFreeze]
-            }
-            State::Held { .. } => {
-                self.state = State::Thawing {
-                    answer: Answer::None,
-                    next: Next::Stopped,
-                };
-                vec![during, Action::StartThaw]
-            }
-            State::Thawing { answer, .. } => {
-                self.state = State::Thawing {
-                    answer,
-                    next: Next::Stopped,
-                };
-                vec![]
-            }
-            State::ManualFreezing { .. }
-            | State::ManualHeld { .. }
-            | State::ManualThawing { .. } => self.end_manual(Next::Stopped),
-            State::Stopped => vec![],
-        }
-    }
-
-    fn tick(&mut self, now: Instant) -> Vec<Action> {
-        if self.deadline().is_none_or(|deadline| now < deadline) {
-            return vec![];
-        }
-        match self.state {
-            State::Closed { .. } => {
-                self.state = State::Closed { reopen_at: None };
-                vec![Action::OpenChannel]
-            }
-            State::Freezing { next, .. } => {
-                self.state = State::Freezing {
-                    give_up_at: None,
-                    next,
-                };
-                let note = Note::FreezeLimit(self.limits.freeze_request);
-                vec![Action::Note(note), Action::AbortFreeze]
-            }
-            State::Held { .. } => {
-                self.ended_early = true;
-                self.state = State::Thawing {
-                    answer: Answer::None,
-                    next: Next::Ready,
-                };
-                vec![
-                    Action::Note(Note::HoldLimit(self.limits.hold)),
-                    Action::StartThaw,
-                ]
-            }
-            State::ManualFreezing { .. } => {
-                let note = Note::FreezeLimit(self.limits.freeze_request);
-                let mut actions = vec![Action::Note(note)];
-                actions.extend(self.end_manual(Next::Ready));
-                actions
-            }
-            State::ManualHeld { .. } => self.end_manual(Next::Ready),
-            _ => vec![],
-        }
-    }
-
-    /// The channel is of no use any more. Dropping it first lets the driver tell the host failure at once, and go on
-    /// with its teardown, which waits for that; then whatever is frozen is thawed.
-    fn lose_channel(&mut self, note: Note, now: Instant) -> Vec<Action> {
-        if !std::mem::take(&mut self.open) {
-            return vec![];
-        }
-        let mut actions = vec![Action::Note(note), Action::CloseChannel];
-        match self.state {
-            State::Closed { .. } | State::Stopped => {}
-            State::Ready => actions.extend(self.go(Next::Closed, now)),
-            State::Checking { next } => {
-                self.state = State::Checking {
-                    next: next.max(Next::Closed),
-                };
-            }
-            State::Freezing { next, give_up_at } => {
-                self.state = State::Freezing {
-                    give_up_at: None,
-                    next: next.max(Next::Closed),
-                };
-                if give_up_at.is_some() {
-                    actions.push(Action::AbortFreeze);
-                }
-            }
-            State::Held { .. } => {
-                self.state = State::Thawing {
-                    answer: Answer::None,
-                    next: Next::Closed,
-                };
-                actions.push(Action::StartThaw);
-            }
-            State::Thawing { next, .. } => {
-                self.state = State::Thawing {
-                    answer: Answer::None,
-                    next: next.max(Next::Closed),
-                };
-            }
-            State::ManualFreezing { .. }
-            | State::ManualHeld { .. }
-            | State::ManualThawing { .. } => actions.extend(self.end_manual(Next::Closed)),
-        }
-        actions
-    }
-
-    fn go(&mut self, next: Next, now: Instant) -> Vec<Action> {
-        match next {
-            Next::Ready => {
-                self.state = State::Ready;
-                vec![]
-            }
-            Next::Closed => {
-                self.ended_early = false;
-                self.promised_at = None;
-                self.state = State::Closed {
-                    reopen_at: Some(self.backoff.next(now)),
-                };
-                vec![]
-            }
-            Next::Stopped => self.stop(),
-        }
-    }
-
-    pub(super) fn stop(&mut self) -> Vec<Action> {
-        self.state = State::Stopped;
-        self.open = false;
-        vec![Action::CloseChannel, Action::Exit]
     }
 
     /// A reply, unless the channel is gone: then the driver has told the host already.
