@@ -37,7 +37,7 @@ pub mod watch;
 
 pub use blockdev::BlockDevice;
 pub use device::DeviceNumber;
-pub use lookup::{LookupError, devices_at};
+pub use lookup::{LookupError, devices_at, planned_at};
 pub use mount_table::MountTable;
 pub use mountinfo::Mount;
 pub use namespaces::Namespace;

@@ -12,7 +12,6 @@ mod hold;
 pub mod kernel;
 pub mod ledger;
 mod live;
-pub mod locate;
 pub mod passes;
 pub mod pool;
 mod prepare;

@@ -19,10 +19,9 @@ use super::{CommandResult, ConfigArguments, Special, print};
 use crate::agent::single::{self, Single, SingleError};
 use crate::config::Config;
 use crate::confine;
-use crate::filesystems::DeviceNumber;
+use crate::filesystems::{DeviceNumber, planned_at};
 use crate::hooks;
 use crate::quiesce::guardian::Guardian;
-use crate::quiesce::locate::locate;
 use crate::quiesce::report::{HookOperation, PhaseName};
 use crate::quiesce::{AskedBy, Checkpoint, Limits, Report, Until};
 use crate::telemetry::{Gate, log};
@@ -74,7 +73,7 @@ pub(super) fn main(arguments: &Arguments) -> CommandResult {
     let only = if arguments.paths.is_empty() {
         None
     } else {
-        Some(locate(&arguments.paths, &super::plan::policy(&config))?)
+        Some(planned_at(&arguments.paths, &super::plan::policy(&config))?)
     };
     let only_one = match Single::acquire(Path::new(single::DEFAULT_PATH)) {
         Ok(single) => Some(single),
