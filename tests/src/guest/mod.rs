@@ -2,20 +2,22 @@
 
 mod control;
 mod disk;
+mod files;
+mod processes;
 mod qemu;
 mod qmp;
+mod service;
 mod trace;
+mod writers;
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
-
-use nix::sys::signal::Signal;
 
 use crate::assets::{self, Kernel};
 use crate::error::{BedError, BedResult, Context};
 use crate::host::Host;
 use crate::paths;
-use crate::proto::{Call, Ended, JobState, Reply, WriterState};
+use crate::proto::{Call, Reply};
 use control::Control;
 pub use control::Pending;
 pub use disk::{Disk, FsKind};
@@ -25,9 +27,6 @@ pub use trace::Event;
 
 /// A command in the guest has this long unless said otherwise.
 pub const COMMAND_LIMIT: Duration = Duration::from_secs(30);
-
-/// In the kernel's stack of a task that waits for a thaw (`sb_start_write`), and of no other.
-const WAITS_FOR_THAW: [&str; 2] = ["percpu_rwsem_wait", "__percpu_down_read"];
 
 /// What to boot.
 #[derive(Debug)]
@@ -184,64 +183,6 @@ impl Guest {
             .ok_or_else(|| BedError::Setup(format!("the guest has no disk {number}")))
     }
 
-    /// Plugs in the VSS service: the stand-in bus, the genuine hv_utils, the host's relay.
-    ///
-    /// # Errors
-    /// A module does not load.
-    pub fn plug_in(&self) -> BedResult<()> {
-        self.plug_in_with("")
-    }
-
-    /// As [`Self::plug_in`], with parameters of the stand-in bus.
-    ///
-    /// # Errors
-    /// A module does not load.
-    pub fn plug_in_with(&self, parameters: &str) -> BedResult<()> {
-        self.load("hv_vmbus", parameters)?;
-        self.load("hv_utils", "")?;
-        self.connect_host()
-    }
-
-    /// Loads one of the service's modules: `hv_vmbus` is the stand-in bus, `hv_utils` the driver.
-    ///
-    /// # Errors
-    /// It does not load.
-    pub fn load(&self, module: &str, parameters: &str) -> BedResult<()> {
-        self.call(Call::LoadModule {
-            path: format!("{}/{module}.ko", self.modules),
-            parameters: parameters.into(),
-        })?;
-        Ok(())
-    }
-
-    /// Lets the host speak to a service that was plugged in from power-on.
-    ///
-    /// # Errors
-    /// There is no such service.
-    pub fn connect_host(&self) -> BedResult<()> {
-        self.call(Call::Relay)?;
-        Ok(())
-    }
-
-    /// The Hyper-V host.
-    ///
-    /// # Errors
-    /// None while the guest lives.
-    pub fn host(&mut self) -> BedResult<&mut Host> {
-        self.host
-            .as_mut()
-            .ok_or_else(|| BedError::Setup("the host's port is gone".into()))
-    }
-
-    /// The host does something to the service: `probe`, `remove`, `suspend`, `resume`.
-    /// Returns at once; the driver may wait for the agent.
-    ///
-    /// # Errors
-    /// The guest is gone.
-    pub fn host_does(&self, word: &str) -> BedResult<Pending> {
-        self.control.start(Call::VmbusControl { word: word.into() })
-    }
-
     fn call(&self, call: Call) -> BedResult<Reply> {
         self.control.start(call)?.wait(COMMAND_LIMIT)
     }
@@ -252,247 +193,6 @@ impl Guest {
     /// QEMU refuses.
     pub fn pause(&mut self, pause: bool) -> BedResult<()> {
         self.monitor.command(if pause { "stop" } else { "cont" })
-    }
-
-    /// Runs a command to its end, whatever its status.
-    ///
-    /// # Errors
-    /// It cannot be started.
-    pub fn exec(&self, argv: &[&str], limit: Duration) -> BedResult<Ended> {
-        let call = Call::Exec {
-            argv: argv.iter().map(ToString::to_string).collect(),
-            stdin: String::new(),
-            limit_ms: u64::try_from(limit.as_millis()).unwrap_or(u64::MAX),
-        };
-        let grace = Duration::from_secs(20);
-        match self.control.start(call)?.wait(limit + grace)? {
-            Reply::Exec(ended) => Ok(ended),
-            other => Err(unexpected(&other)),
-        }
-    }
-
-    /// Runs a shell script that must succeed and returns what it printed.
-    ///
-    /// # Errors
-    /// It fails or takes longer than [`COMMAND_LIMIT`].
-    pub fn sh(&self, script: &str) -> BedResult<String> {
-        let ended = self.exec(&["/bin/sh", "-euc", script], COMMAND_LIMIT)?;
-        if ended.status == Some(0) {
-            return Ok(ended.stdout);
-        }
-        Err(BedError::Command {
-            command: script.into(),
-            status: format!("{:?}, timed out: {}", ended.status, ended.timed_out),
-            output: ended.stdout + &ended.stderr,
-        })
-    }
-
-    /// Starts a background process.
-    ///
-    /// # Errors
-    /// It cannot be started.
-    pub fn spawn(&self, job: &str, argv: &[&str]) -> BedResult<i32> {
-        self.spawn_with(job, argv, &[])
-    }
-
-    /// As [`Self::spawn`], with variables added to its environment.
-    ///
-    /// # Errors
-    /// It cannot be started.
-    pub fn spawn_with(&self, job: &str, argv: &[&str], env: &[(&str, &str)]) -> BedResult<i32> {
-        let mut jobs = self.jobs.borrow_mut();
-        if !jobs.iter().any(|known| known == job) {
-            jobs.push(job.into());
-        }
-        drop(jobs);
-        let call = Call::Spawn {
-            job: job.into(),
-            argv: argv.iter().map(ToString::to_string).collect(),
-            env: env
-                .iter()
-                .map(|(name, value)| (name.to_string(), value.to_string()))
-                .collect(),
-        };
-        match self.call(call)? {
-            Reply::Spawned { pid } => Ok(pid),
-            other => Err(unexpected(&other)),
-        }
-    }
-
-    /// Sends a signal to a background process.
-    ///
-    /// # Errors
-    /// There is no such process.
-    pub fn signal(&self, job: &str, signal: Signal) -> BedResult<()> {
-        self.call(Call::Signal {
-            job: job.into(),
-            signal: signal as i32,
-        })?;
-        Ok(())
-    }
-
-    /// The state of a background process.
-    ///
-    /// # Errors
-    /// There is no such process.
-    pub fn job(&self, job: &str) -> BedResult<JobState> {
-        match self.call(Call::Job { job: job.into() })? {
-            Reply::Job(state) => Ok(state),
-            other => Err(unexpected(&other)),
-        }
-    }
-
-    /// Starts a writer in a directory of the guest and waits for its first record.
-    ///
-    /// # Errors
-    /// It cannot be started.
-    pub fn start_writer(&self, directory: &str) -> BedResult<()> {
-        let state = writer_state(directory);
-        self.spawn(
-            &format!("writer {directory}"),
-            &["/sbin/hv-testguest", "writer", directory, &state],
-        )?;
-        let started = poll_until(COMMAND_LIMIT, || {
-            let state = self.writer(directory)?;
-            Ok::<_, BedError>((state.synced > 0).then_some(()))
-        })?;
-        started.ok_or_else(|| BedError::Timeout {
-            what: format!("a first record in {directory}"),
-            limit: COMMAND_LIMIT,
-        })
-    }
-
-    /// Pauses the writer in a directory between two instructions, or lets it go on.
-    ///
-    /// # Errors
-    /// There is none.
-    pub fn pause_writer(&self, directory: &str, pause: bool) -> BedResult<()> {
-        let signal = if pause {
-            Signal::SIGSTOP
-        } else {
-            Signal::SIGCONT
-        };
-        self.signal(&format!("writer {directory}"), signal)
-    }
-
-    /// The state of the writer in a directory.
-    ///
-    /// # Errors
-    /// There is none.
-    pub fn writer(&self, directory: &str) -> BedResult<WriterState> {
-        let state = writer_state(directory);
-        match self.call(Call::Writer { state })? {
-            Reply::Writer(state) => Ok(state),
-            other => Err(unexpected(&other)),
-        }
-    }
-
-    /// Whether a process waits for a thaw, by its stack in the kernel.
-    fn waits_for_thaw(&self, pid: i32) -> bool {
-        let stack = self.read(&format!("/proc/{pid}/stack")).unwrap_or_default();
-        WAITS_FOR_THAW.iter().any(|frame| stack.contains(frame))
-    }
-
-    /// Whether the writer in a directory waits for a thaw at this moment.
-    ///
-    /// # Errors
-    /// There is no such writer.
-    pub fn writer_sleeps(&self, directory: &str) -> BedResult<bool> {
-        let job = format!("writer {directory}");
-        Ok(self.waits_for_thaw(self.job(&job)?.pid))
-    }
-
-    /// Whether a write in a directory sleeps, as it does on a frozen file system: a new file
-    /// is made there by a process of its own, which either ends or waits for a thaw. The process is left behind and ends after the thaw.
-    ///
-    /// # Errors
-    /// The write fails, or neither happens in time.
-    pub fn write_sleeps(&self, directory: &str) -> BedResult<bool> {
-        let job = format!("probe {directory}");
-        let file = format!("{directory}/.probe");
-        let pid = self.spawn(&job, &["/bin/touch", &file])?;
-        let sleeps = poll_until(COMMAND_LIMIT, || {
-            let state = self.job(&job)?;
-            match (state.running, state.status) {
-                (true, _) => Ok(self.waits_for_thaw(pid).then_some(true)),
-                (false, Some(0)) => Ok(Some(false)),
-                _ => Err(BedError::Guest(format!("touch {file}: {}", state.output))),
-            }
-        })?;
-        sleeps.ok_or_else(|| BedError::Timeout {
-            what: format!("an end of touch {file}"),
-            limit: COMMAND_LIMIT,
-        })
-    }
-
-    /// Bind-mounts `from` at `under/0` … `under/count-1`.
-    ///
-    /// # Errors
-    /// A mount fails.
-    pub fn bind_mounts(&self, from: &str, under: &str, count: u32) -> BedResult<()> {
-        let call = Call::BindMounts {
-            from: from.into(),
-            under: under.into(),
-            count,
-        };
-        self.control.start(call)?.wait(COMMAND_LIMIT * 4)?;
-        Ok(())
-    }
-
-    /// Mounts a file system that a process should serve (`fuse`, `autofs`); none does, so that
-    /// whoever touches it waits for ever.
-    ///
-    /// # Errors
-    /// The mount fails.
-    pub fn mount_unserved(&self, kind: &str, at: &str) -> BedResult<()> {
-        self.call(Call::MountUnserved {
-            kind: kind.into(),
-            at: at.into(),
-        })?;
-        Ok(())
-    }
-
-    /// Makes a listening socket.
-    ///
-    /// # Errors
-    /// It cannot be made.
-    pub fn make_socket(&self, path: &str) -> BedResult<()> {
-        self.call(Call::MakeSocket { path: path.into() })?;
-        Ok(())
-    }
-
-    /// Reads a file of the guest.
-    ///
-    /// # Errors
-    /// It cannot be read.
-    pub fn read(&self, path: &str) -> BedResult<String> {
-        match self.call(Call::Read { path: path.into() })? {
-            Reply::Text(text) => Ok(text),
-            other => Err(unexpected(&other)),
-        }
-    }
-
-    /// Writes a file of the guest.
-    ///
-    /// # Errors
-    /// It cannot be written.
-    pub fn write(&self, path: &str, text: &str) -> BedResult<()> {
-        self.call(Call::Write {
-            path: path.into(),
-            text: text.into(),
-        })?;
-        Ok(())
-    }
-
-    /// What was sent to syslog in the guest.
-    ///
-    /// # Errors
-    /// The guest is gone.
-    pub fn syslog(&self) -> BedResult<String> {
-        match self.call(Call::Syslog)? {
-            Reply::Text(text) => Ok(text),
-            other => Err(unexpected(&other)),
-        }
     }
 }
 
@@ -530,10 +230,6 @@ fn prepare(kernel: Kernel, name: &str) -> BedResult<(PathBuf, PathBuf)> {
     let initrd = dir.join("initrd");
     std::fs::copy(&assets.base, &initrd).doing(|| "copying the base archive".into())?;
     Ok((dir, initrd))
-}
-
-fn writer_state(directory: &str) -> String {
-    format!("/run/writer{}", directory.replace('/', "-"))
 }
 
 fn unexpected(reply: &Reply) -> BedError {
