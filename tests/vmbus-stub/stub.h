@@ -10,6 +10,7 @@
 #include <linux/hyperv.h>
 #include <linux/list.h>
 #include <linux/types.h>
+#include <linux/uuid.h>
 
 /* Larger than anything a driver accepts, so that too large can be tested. */
 #define STUB_MAX_PACKET 32768u
@@ -23,12 +24,28 @@ struct stub_packet {
 	u8 data[];
 };
 
-/* bus.c: what the host can do to the guest. */
-int stub_deliver(struct stub_packet *packet);
+/* A type of device: <linux/hyperv.h> names types by this member. */
+struct stub_type {
+	guid_t guid;
+};
+
+/* bus.c: what the host can do to the guest, and its one type of device. */
+extern const struct stub_type stub_vss_type;
 int stub_offer(void);
 int stub_rescind(void);
 int stub_suspend(void);
 int stub_resume(void);
+
+/* channel.c: a packet for the driver, and the interrupt that tells it so. */
+int stub_deliver(struct stub_packet *packet);
+void stub_channel_event(unsigned long data);
+
+/* sysfs.c: what the bus shows. The caller of those for VSS serialises them. */
+int stub_sysfs_init(void);
+void stub_sysfs_exit(void);
+int stub_show_vss(void);
+void stub_hide_vss(void);
+bool stub_shows_vss(void);
 
 /* host.c: what the driver can do to the host, and both device nodes. */
 int stub_host_init(void);
