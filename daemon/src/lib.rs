@@ -12,5 +12,6 @@ pub mod demo;
 pub mod filesystems;
 pub mod hooks;
 pub mod quiesce;
+pub mod run_files;
 pub mod status;
 pub mod telemetry;

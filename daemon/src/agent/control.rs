@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -14,6 +14,7 @@ use tokio::task::JoinHandle;
 
 use crate::control::lines::{Lines, MOST_REQUEST};
 use crate::control::message::{Refusal, Request, line};
+use crate::run_files;
 
 /// At one more the oldest that waits for nothing is dropped: no timer is needed for those that stay silent.
 const MOST_CLIENTS: usize = 8;
@@ -73,10 +74,7 @@ impl Answers {
 impl Control {
     /// Listens at `path`, in place of a socket that a dead agent has left; the caller holds the agent's lock. To be called within a tokio runtime.
     pub(super) fn listen(path: &Path) -> io::Result<Self> {
-        if let Some(directory) = path.parent() {
-            let mut builder = fs::DirBuilder::new();
-            builder.recursive(true).mode(0o700).create(directory)?;
-        }
+        run_files::make_directory_of(path)?;
         match fs::remove_file(path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => {}

@@ -1,12 +1,14 @@
 //! One agent at a time: a second one must not take the first one's hold for a left-over.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
+
+use crate::run_files;
 
 /// Where the service keeps its lock.
 pub const DEFAULT_PATH: &str = "/run/hv-vssd/lock";
@@ -47,14 +49,7 @@ impl Single {
             path: path.to_owned(),
             source,
         };
-        if let Some(directory) = path.parent() {
-            let mut builder = fs::DirBuilder::new();
-            builder
-                .recursive(true)
-                .mode(0o700)
-                .create(directory)
-                .map_err(failed)?;
-        }
+        run_files::make_directory_of(path).map_err(failed)?;
         let mut options = OpenOptions::new();
         options
             .read(true)

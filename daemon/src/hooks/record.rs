@@ -1,11 +1,12 @@
 //! What was started and owes its thaw, on record before it is started, for the next start of the agent.
 
 use std::fs;
-use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::io;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
+
+use crate::run_files;
 
 /// Where the service keeps it: a directory that no reboot keeps.
 pub const DEFAULT_PATH: &str = "/run/hv-vssd/hooks";
@@ -73,21 +74,8 @@ impl Record {
                 _ => Ok(()),
             };
         }
-        if let Some(directory) = path.parent() {
-            fs::DirBuilder::new()
-                .recursive(true)
-                .mode(0o700)
-                .create(directory)?;
-        }
-        let new = path.with_extension("new");
-        let mut file = fs::OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .mode(0o600)
-            .open(&new)?;
-        file.write_all(serde_json::to_string(self)?.as_bytes())?;
-        fs::rename(&new, path)
+        run_files::replace(path, &serde_json::to_string(self)?)?;
+        Ok(())
     }
 
     /// What `path` has on record; `None` without such a file.

@@ -5,10 +5,9 @@
 
 use std::ffi::OsString;
 use std::fmt::Write as _;
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File};
 use std::io::{self, Read, Seek, Write};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use hvutil_sys::shared::SharedBytes;
@@ -17,6 +16,7 @@ use nix::sys::statfs::{FsType, TMPFS_MAGIC, fstatfs};
 use super::target::Target;
 use crate::filesystems::DeviceNumber;
 use crate::filesystems::mountinfo::unescape;
+use crate::run_files;
 
 /// Where the service keeps its ledger: a directory that no reboot keeps.
 pub const DEFAULT_PATH: &str = "/run/hv-vssd/ledger";
@@ -124,7 +124,8 @@ impl Ledger {
         }
         let mut place = place.clone();
         let mut file = match &place {
-            Place::File(path) => write_file(path, &text)?,
+            // A new file, so that an old guardian's view of the old one stays what it was.
+            Place::File(path) => run_files::replace(path, &text)?,
             Place::Memory => write_memory(&text)?,
         };
         if !is_in_memory(&file)? {
@@ -186,27 +187,6 @@ impl Ledger {
             let _ = fs::remove_file(path);
         }
     }
-}
-
-fn write_file(path: &Path, text: &str) -> io::Result<File> {
-    if let Some(directory) = path.parent() {
-        fs::DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(directory)?;
-    }
-    // A new file, so that an old guardian's view of the old one stays what it was.
-    let new = path.with_extension("new");
-    let mut file = OpenOptions::new()
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(0o600)
-        .open(&new)?;
-    file.write_all(text.as_bytes())?;
-    fs::rename(&new, path)?;
-    Ok(file)
 }
 
 /// Whether writing to a file waits for no device.
