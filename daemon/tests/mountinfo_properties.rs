@@ -3,7 +3,9 @@
 // A helper of a test fails by panicking, like the test itself.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+mod planned;
+
+use std::collections::{BTreeMap, HashMap};
 use std::ffi::OsString;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::PathBuf;
@@ -12,6 +14,7 @@ use hv_vssd::filesystems::mountinfo::parse;
 use hv_vssd::filesystems::{
     BlockDevice, DeviceNumber, Mount, Plan, Policy, Scan, ServedBy, render_table,
 };
+use planned::assert_each_once;
 use proptest::prelude::*;
 
 /// A [`Mount`] with fields of its own.
@@ -235,19 +238,6 @@ fn stage_of(plan: &Plan) -> HashMap<DeviceNumber, usize> {
         .collect()
 }
 
-fn assert_each_once(scan: &Scan, plan: &Plan) {
-    let table: BTreeSet<DeviceNumber> = scan.all_mounts().map(|mount| mount.dev).collect();
-    let left_out = plan.left_out.iter().map(|left_out| left_out.dev);
-    let mut planned: Vec<DeviceNumber> = plan
-        .superblocks()
-        .map(|superblock| superblock.dev)
-        .chain(left_out)
-        .collect();
-    planned.sort();
-    assert_eq!(planned, table.into_iter().collect::<Vec<_>>());
-    assert!(plan.stages.iter().all(|stage| !stage.is_empty()));
-}
-
 proptest! {
     #[test]
     fn the_parser_takes_any_bytes(table in prop::collection::vec(any::<u8>(), 0..400)) {
@@ -280,7 +270,7 @@ proptest! {
     ) {
         let guest = guest(&recipes, &order);
         let plan = Plan::new(&guest.scan, &Policy::default());
-        assert_each_once(&guest.scan, &plan);
+        assert_each_once(&guest.scan, &plan, "");
         let stages = stage_of(&plan);
         for index in 0..recipes.len() {
             let mut holder = guest.holders[index];
@@ -333,7 +323,7 @@ proptest! {
             ..Scan::default()
         };
         let plan = Plan::new(&scan, &Policy::default());
-        assert_each_once(&scan, &plan);
+        assert_each_once(&scan, &plan, "");
         let stages = stage_of(&plan);
         for superblock in plan.superblocks() {
             for holder in superblock.stacked_on.iter().filter_map(|holder| stages.get(holder)) {

@@ -6,10 +6,7 @@ use hv_vssd::agent::note::Note;
 use hv_vssd::agent::session::{Action, Event, Limits, Session, State};
 use hvutil_sys::vss::{Operation, Status};
 
-const LIMITS: Limits = Limits {
-    freeze_request: Duration::from_secs(60),
-    hold: Duration::from_secs(120),
-};
+use super::{LIMITS, ok, ready};
 
 const fn request(operation: Operation) -> Event {
     Event::Request(operation)
@@ -17,18 +14,6 @@ const fn request(operation: Operation) -> Event {
 
 const fn fail(operation: Operation) -> Action {
     Action::Reply(operation, Status::Fail)
-}
-
-const fn ok(operation: Operation) -> Action {
-    Action::Reply(operation, Status::Ok)
-}
-
-fn ready() -> (Session, Instant) {
-    let now = Instant::now();
-    let mut session = Session::new(LIMITS, now);
-    assert_eq!(session.handle(Event::Tick, now), [Action::OpenChannel]);
-    assert_eq!(session.handle(Event::Opened, now), []);
-    (session, now)
 }
 
 fn freezing() -> (Session, Instant) {

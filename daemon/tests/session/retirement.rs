@@ -1,28 +1,13 @@
 //! Making way for a new program: never in a checkpoint, and never between the host's question and its FREEZE.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use hv_vssd::agent::session::{Action, Event, Limits, Session, State};
+use hv_vssd::agent::session::{Action, Event, State};
 use hvutil_sys::vss::{Operation, Status};
 
-const LIMITS: Limits = Limits {
-    freeze_request: Duration::from_secs(60),
-    hold: Duration::from_secs(120),
-};
+use super::{LIMITS, ok, ready};
 
 const END: [Action; 2] = [Action::CloseChannel, Action::Exit];
-
-const fn ok(operation: Operation) -> Action {
-    Action::Reply(operation, Status::Ok)
-}
-
-fn ready() -> (Session, Instant) {
-    let now = Instant::now();
-    let mut session = Session::new(LIMITS, now);
-    assert_eq!(session.handle(Event::Tick, now), [Action::OpenChannel]);
-    assert_eq!(session.handle(Event::Opened, now), []);
-    (session, now)
-}
 
 #[test]
 fn an_idle_agent_makes_way_at_once() {
