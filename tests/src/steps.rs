@@ -4,9 +4,11 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::error::{BedResult, Failure, Step};
-use crate::guest::{FsKind, Guest, poll_until};
+use crate::guest::{Disk, FsKind, Guest, poll_until};
 use crate::host::{Answer, Operation};
 use crate::images;
+use crate::proto::JobState;
+use crate::scenario::Bed;
 
 /// A sign of life from a writer or a thawed file system comes within this time.
 pub const LIFE_LIMIT: Duration = Duration::from_secs(10);
@@ -25,6 +27,32 @@ pub fn mount_all(guest: &Guest, kinds: &[FsKind]) -> BedResult<Vec<String>> {
         points.push(point);
     }
     Ok(points)
+}
+
+/// A guest with a disk of each kind, mounted as by [`mount_all`], and a writer on every one.
+///
+/// # Errors
+/// It does not come up, or a writer does not start.
+pub fn with_writers(bed: &mut Bed, kinds: &[FsKind]) -> Step<(Guest, Vec<String>)> {
+    let disks: Vec<Disk> = kinds.iter().copied().map(Disk::new).collect();
+    let guest = bed.boot(&disks)?;
+    let points = mount_all(&guest, kinds)?;
+    for point in &points {
+        guest.start_writer(point)?;
+    }
+    Ok((guest, points))
+}
+
+/// What became of a background process, which ends within `limit`.
+///
+/// # Errors
+/// It does not.
+pub fn ended(guest: &Guest, job: &str, limit: Duration) -> Step<JobState> {
+    let state = poll_until(limit, || {
+        let state = guest.job(job)?;
+        Ok::<_, Failure>((!state.running).then_some(state))
+    })?;
+    state.ok_or_else(|| Failure::Promise(format!("{job} does not end in {limit:?}")))
 }
 
 /// A request that the host must see succeed.

@@ -6,12 +6,12 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 use serde_json::Value;
 use tests::error::{Failure, Step};
-use tests::guest::{Disk, FsKind, Guest, poll_until};
+use tests::guest::{FsKind, Guest, poll_until};
 use tests::host::Operation;
 use tests::proto::JobState;
 use tests::scenario::Bed;
 use tests::steps::{
-    LIFE_LIMIT, checkpoint, mount_all, succeeds, writable, writers_go_on, writers_sleep,
+    self, LIFE_LIMIT, checkpoint, succeeds, with_writers, writable, writers_go_on, writers_sleep,
 };
 use tests::{promise, scenario};
 
@@ -23,11 +23,7 @@ const COMMAND_LIMIT: Duration = Duration::from_secs(20);
 
 /// A guest with a writer on every disk, whose agent has served a checkpoint: nothing of the host's is at work.
 fn served(bed: &mut Bed) -> Step<(Guest, Vec<String>)> {
-    let mut guest = bed.boot(&KINDS.map(Disk::new))?;
-    let points = mount_all(&guest, &KINDS)?;
-    for point in &points {
-        guest.start_writer(point)?;
-    }
+    let (mut guest, points) = with_writers(bed, &KINDS)?;
     bed.start_agent(&mut guest)?;
     checkpoint(&mut guest)?;
     Ok((guest, points))
@@ -57,11 +53,7 @@ fn hold(guest: &Guest, time: &str, points: &[String]) -> Step<()> {
 }
 
 fn ended(guest: &Guest) -> Step<JobState> {
-    let state = poll_until(LIFE_LIMIT * 2, || {
-        let state = guest.job(JOB)?;
-        Ok::<_, Failure>((!state.running).then_some(state))
-    })?;
-    state.ok_or_else(|| Failure::Promise("the command does not end".into()))
+    steps::ended(guest, JOB, LIFE_LIMIT * 2)
 }
 
 /// All disks are writable, and the host's next checkpoint works.

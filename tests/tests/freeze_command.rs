@@ -3,26 +3,17 @@
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
-use tests::error::{Failure, Step};
-use tests::guest::{Disk, FsKind, Guest, poll_until};
+use tests::error::Step;
+use tests::guest::{FsKind, Guest};
 use tests::proto::JobState;
-use tests::scenario::Bed;
-use tests::steps::{LIFE_LIMIT, checkpoint, mount_all, writable, writers_go_on, writers_sleep};
+use tests::steps::{
+    self, LIFE_LIMIT, checkpoint, with_writers, writable, writers_go_on, writers_sleep,
+};
 use tests::{promise, scenario};
 
 const KINDS: [FsKind; 3] = [FsKind::Ext4, FsKind::Xfs, FsKind::Btrfs];
 
 const JOB: &str = "freeze";
-
-/// A guest of which every disk has a writer.
-fn with_writers(bed: &mut Bed) -> Step<(Guest, Vec<String>)> {
-    let guest = bed.boot(&KINDS.map(Disk::new))?;
-    let points = mount_all(&guest, &KINDS)?;
-    for point in &points {
-        guest.start_writer(point)?;
-    }
-    Ok((guest, points))
-}
 
 /// Starts the command, and returns when every writer waits.
 fn hold(guest: &Guest, time: &str, points: &[String]) -> Step<()> {
@@ -35,11 +26,7 @@ fn hold(guest: &Guest, time: &str, points: &[String]) -> Step<()> {
 
 /// How the command ended.
 fn ended(guest: &Guest) -> Step<JobState> {
-    let state = poll_until(LIFE_LIMIT * 2, || {
-        let state = guest.job(JOB)?;
-        Ok::<_, Failure>((!state.running).then_some(state))
-    })?;
-    state.ok_or_else(|| Failure::Promise("the command does not end".into()))
+    steps::ended(guest, JOB, LIFE_LIMIT * 2)
 }
 
 scenario! {
@@ -47,7 +34,7 @@ scenario! {
     row: "", "hv-vssd freeze --for 3s --report, ext4, xfs and btrfs under a writer, no agent",
     hv_vssd_alone,
     fn a_freeze_by_hand_holds_the_whole_guest_and_thaws(bed) {
-        let (guest, points) = with_writers(bed)?;
+        let (guest, points) = with_writers(bed, &KINDS)?;
         hold(&guest, "3s", &points)?;
         let state = ended(&guest)?;
         promise!(state.status == Some(0), "status {:?}: {}", state.status, state.output);
@@ -65,7 +52,7 @@ scenario! {
     row: "", "SIGINT in the hold of hv-vssd freeze --for 100s",
     hv_vssd_alone,
     fn an_interrupted_freeze_by_hand_thaws_at_once(bed) {
-        let (guest, points) = with_writers(bed)?;
+        let (guest, points) = with_writers(bed, &KINDS)?;
         hold(&guest, "100s", &points)?;
         guest.signal(JOB, Signal::SIGINT)?;
         writers_go_on(&guest, &points)?;
@@ -80,7 +67,7 @@ scenario! {
     row: "", "SIGKILL in the hold of hv-vssd freeze --for 100s; then another one, then a checkpoint",
     hv_vssd_alone,
     fn a_killed_freeze_by_hand_is_thawed_by_its_guardian(bed) {
-        let (mut guest, points) = with_writers(bed)?;
+        let (mut guest, points) = with_writers(bed, &KINDS)?;
         hold(&guest, "100s", &points)?;
         guest.signal(JOB, Signal::SIGKILL)?;
         writers_go_on(&guest, &points)?;
