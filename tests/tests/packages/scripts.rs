@@ -270,6 +270,19 @@ fn an_upgrade_starts_what_had_failed_and_leaves_what_was_stopped() {
     }
 }
 
+/// systemd starts no masked unit: an agent that ended would not come back.
+#[test]
+fn an_upgrade_leaves_an_agent_that_runs_masked() {
+    let (_directory, next) = next_deb();
+    let root = Root::running(true);
+    install(&root, &made::deb());
+    let mut agent = Agent::of(&root);
+    let mask = root.path("etc/systemd/system/hv-vssd.service");
+    symlink("/dev/null", mask).unwrap();
+    install(&root, &next);
+    assert!(agent.0.try_wait().unwrap().is_none());
+}
+
 #[test]
 fn an_upgrade_and_a_new_installation_leave_disabled_what_was_disabled() {
     let (_directory, next) = next_deb();
@@ -492,4 +505,29 @@ fn a_purge_leaves_nothing() {
     assert!(left.is_empty(), "{left:?}");
     assert!(!root.path("etc/hv-vssd").exists());
     assert!(!root.path("run/hv-vssd").exists());
+}
+
+/// The stand-in does what the real one does with the unit's names; one line of several would be one link to it.
+#[test]
+fn debians_own_helper_takes_all_names() {
+    let root = Root::bare();
+    root.dpkg(&["--unpack", text(&made::deb())]);
+    let helper = |action: &str| {
+        let mut command = Command::new("deb-systemd-helper");
+        command
+            .args([action, "hv-vssd.service"])
+            .env("DPKG_ROOT", root.path(""))
+            .env("DPKG_MAINTSCRIPT_PACKAGE", "hv-vssd");
+        command.status().unwrap().success()
+    };
+    assert!(!helper("debian-installed"));
+    assert!(helper("was-enabled"));
+    assert!(helper("enable") && helper("update-state"));
+    assert_eq!(root.aliases(), NAMES);
+    assert!(helper("was-enabled") && helper("debian-installed"));
+    fs::remove_file(root.path("etc/systemd/system").join(C_DAEMON)).unwrap();
+    assert!(!helper("was-enabled"));
+    assert!(helper("purge"));
+    assert!(root.aliases().is_empty(), "{:?}", root.aliases());
+    assert!(!helper("debian-installed"));
 }
