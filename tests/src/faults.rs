@@ -42,43 +42,6 @@ pub fn start_with(guest: &mut Guest, point: &str, action: &str) -> Step<()> {
     Agent::HvVssd.wait_registered(guest)
 }
 
-/// Waits until the agent of [`start_with`] sleeps at its point.
-///
-/// # Errors
-/// It does not come there in time.
-pub fn reaches(guest: &Guest, point: &str, limit: Duration) -> Step<()> {
-    says(guest, Agent::HvVssd, &format!("fault: at {point}"), limit)
-}
-
-/// Waits until a thread of the agent is in `FIFREEZE`, by its stack in the kernel.
-///
-/// # Errors
-/// None is in time.
-pub fn is_freezing(guest: &Guest, agent: Agent, limit: Duration) -> Step<()> {
-    let pid = agent.state(guest)?.pid;
-    let in_freeze = poll_until(limit, || {
-        let stacks = guest.sh(&format!("cat /proc/{pid}/task/*/stack"))?;
-        Ok::<_, Failure>(stacks.contains("freeze_super").then_some(()))
-    })?;
-    in_freeze.ok_or_else(|| Failure::Promise(format!("{} freezes nothing", agent.name())))
-}
-
-/// Waits until a write to each of the directories sleeps.
-///
-/// # Errors
-/// One goes through for longer than `limit`.
-pub fn frozen_within(guest: &Guest, directories: &[String], limit: Duration) -> Step<()> {
-    for directory in directories {
-        let asleep = poll_until(limit, || {
-            Ok::<_, Failure>(guest.write_sleeps(directory)?.then_some(()))
-        })?;
-        asleep.ok_or_else(|| {
-            Failure::Promise(format!("{directory} is not frozen within {limit:?}"))
-        })?;
-    }
-    Ok(())
-}
-
 /// Puts the service in place without an agent.
 ///
 /// # Errors

@@ -2,7 +2,7 @@
 //! `fault-points` is for test builds alone.
 //!
 //! `HV_VSSD_FAULT=POINT=ACTION` makes the process do something the first time it comes to POINT: `kill` (SIGKILL),
-//! `stop` (SIGSTOP), `term` (SIGTERM), `panic`, `sleep` (for 3 s, so that a fault from outside can be timed; it says so on standard error).
+//! `stop` (SIGSTOP), `term` (SIGTERM), `panic`, `sleep` (for 3 s, so that a fault from outside can be timed).
 //! The points, in the order of a checkpoint: plan, open, hooks, flush, arm, freeze, stage, frozen, thaw, thawed.
 
 /// The process comes to a boundary.
@@ -34,10 +34,7 @@ pub fn reach(point: &'static str) {
         "stop" => Signal::SIGSTOP,
         "term" => Signal::SIGTERM,
         "panic" => panic!("a fault was asked for at {point}"),
-        _ => {
-            eprintln!("fault: at {point}");
-            return std::thread::sleep(std::time::Duration::from_secs(3));
-        }
+        _ => return std::thread::sleep(std::time::Duration::from_secs(3)),
     };
     let _ = kill(nix::unistd::Pid::this(), signal);
 }
