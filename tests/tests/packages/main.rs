@@ -8,6 +8,7 @@
     clippy::indexing_slicing
 )]
 
+mod build;
 mod deb;
 mod made;
 mod reproducible;
