@@ -10,8 +10,11 @@
 
 mod build;
 mod deb;
+mod installation;
 mod made;
+mod removal;
 mod reproducible;
 mod root;
 mod rpm;
-mod scripts;
+mod steps;
+mod upgrade;
