@@ -4,8 +4,8 @@
 //! ```no_run
 //! # use tests::{error::Step, scenario::Bed, booted::{self, System}, steps::checkpoint};
 //! # fn check(bed: &mut Bed) -> Step<()> {
-//! // The agent under test is installed and enabled as its package would do it; the guest
-//! // comes back when systemd has started everything and the agent is registered.
+//! // The agent under test is installed from its Debian package; the guest comes back when
+//! // systemd has started everything and the agent is registered.
 //! let mut guest = bed.boot_system(&System::new())?;
 //! checkpoint(&mut guest)?;
 //! println!("{}", booted::journal(&guest, bed.agent)?);
@@ -32,7 +32,7 @@ use crate::command::run;
 use crate::debian::Variant;
 use crate::error::{BedResult, Context, Failure, Step};
 use crate::guest::{Disk, FsKind, Guest, SystemPlan, poll_until};
-use crate::paths;
+use crate::package;
 
 /// From the start of systemd to the end of all that it starts, on a busy machine.
 const UP_LIMIT: Duration = Duration::from_secs(120);
@@ -136,8 +136,13 @@ impl<'a> System<'a> {
     }
 
     /// Its disks, as they were made.
-    pub(crate) fn fresh_disks(&self) -> Step<Vec<Disk>> {
-        Ok(self.variant.find_or_make()?.disks())
+    pub(crate) fn fresh_disks(&self, agent: Agent) -> Step<Vec<Disk>> {
+        let made = if self.with_agent && agent == Agent::HvVssd {
+            self.variant.with_package(&package::deb(1)?)?
+        } else {
+            self.variant.find_or_make()?
+        };
+        Ok(made.disks())
     }
 
     /// Powers it on.
@@ -146,31 +151,20 @@ impl<'a> System<'a> {
         mut disks: Vec<Disk>,
         bed_name: &str,
         kernel: crate::assets::Kernel,
-        agent: Agent,
     ) -> Step<Guest> {
         let overlay = tempfile::tempdir().doing(|| "making a directory for the overlay".into())?;
         fs::set_permissions(overlay.path(), fs::Permissions::from_mode(0o755))
             .doing(|| "opening the overlay".into())?;
-        let mut setup = String::new();
-        if self.with_agent && agent == Agent::HvVssd {
-            install(overlay.path())?;
-            setup.push_str("SYSTEMD_OFFLINE=1 systemctl --quiet enable hv-vssd.service\n");
-        }
         for (from, to) in &self.files {
-            let at = overlay.path().join(to.trim_start_matches('/'));
-            if let Some(dir) = at.parent() {
-                fs::create_dir_all(dir).doing(|| format!("making {}", dir.display()))?;
-            }
-            fs::copy(from, &at).doing(|| format!("copying {}", from.display()))?;
+            put(from, overlay.path(), to)?;
         }
-        setup.push_str(&self.setup);
         disks.extend_from_slice(&self.disks);
         Ok(Guest::boot_system(&SystemPlan {
             kernel,
             disks: &disks,
             root: self.variant.root,
             overlay: Some(overlay.path()),
-            setup: &setup,
+            setup: &self.setup,
             plugged: self.plugged,
             memory_mib: self.memory_mib,
             name: bed_name.to_owned(),
@@ -191,12 +185,13 @@ impl<'a> System<'a> {
     }
 }
 
-/// Installs hv-vssd below `tree` as a package does.
-fn install(tree: &Path) -> BedResult<()> {
-    run(Command::new(paths::workspace().join("packaging/install"))
-        .env("PREFIX", "/usr")
-        .env("DESTDIR", tree)
-        .env("BINARY", paths::hv_vssd()))?;
+/// Copies a file to an absolute path below `tree`.
+fn put(from: &Path, tree: &Path, to: &str) -> BedResult<()> {
+    let at = tree.join(to.trim_start_matches('/'));
+    if let Some(dir) = at.parent() {
+        fs::create_dir_all(dir).doing(|| format!("making {}", dir.display()))?;
+    }
+    fs::copy(from, &at).doing(|| format!("copying {}", from.display()))?;
     Ok(())
 }
 

@@ -64,7 +64,7 @@ impl Bed {
     /// # Errors
     /// It does not come up, a unit fails, or the agent does not register.
     pub fn boot_system(&mut self, system: &System<'_>) -> Step<Guest> {
-        self.boot_system_from(system, system.fresh_disks()?)
+        self.boot_system_from(system, system.fresh_disks(self.agent)?)
     }
 
     /// As [`Self::boot_system`], from these disks in place of the system's own.
@@ -72,7 +72,7 @@ impl Bed {
     /// # Errors
     /// It does not come up, a unit fails, or the agent does not register.
     pub fn boot_system_from(&mut self, system: &System<'_>, disks: Vec<Disk>) -> Step<Guest> {
-        let mut guest = system.power_on(disks, &self.name, self.kernel, self.agent)?;
+        let mut guest = system.power_on(disks, &self.name, self.kernel)?;
         self.dirs.push(guest.dir().to_path_buf());
         system.bring_up(&mut guest, self.agent)?;
         Ok(guest)

@@ -5,60 +5,28 @@ use std::time::{Duration, Instant};
 use tests::agent::Agent;
 use tests::booted::{self, System, WRITTEN};
 use tests::error::{Failure, Step};
-use tests::faults::{fails, writable_within};
-use tests::guest::{COMMAND_LIMIT, Guest, poll_until};
+use tests::faults::{answer, begin, fails, writable_within};
+use tests::guest::{COMMAND_LIMIT, Guest};
+use tests::held::{SOON, ends_a_hold, leaves_a_hold};
 use tests::host::Operation;
 use tests::scenario::Bed;
 use tests::steps::{checkpoint, frozen, succeeds, writable};
 use tests::{promise, scenario};
 
-/// A promise that is kept soon is kept within this time, on a busy machine.
-const SOON: Duration = Duration::from_secs(15);
-
-/// The command ends, with success.
-fn succeeded(guest: &Guest, command: &str) -> Step<()> {
-    let ended = poll_until(COMMAND_LIMIT * 2, || {
-        let state = guest.job("command")?;
-        Ok::<_, Failure>((!state.running).then_some(state))
-    })?;
-    let status = ended.as_ref().and_then(|state| state.status);
-    promise!(status == Some(0), "{command}: {ended:?}");
-    Ok(())
-}
-
-/// A hold that a command ends before the host does: all is writable again, the host is told
-/// failure. Gives the time it took. The command may have to wait for a frozen `/` itself.
-fn ends_a_hold(guest: &mut Guest, command: &str) -> Step<Duration> {
+/// The agent gets a signal while FREEZE is under way, or just after it: whatever the host is told, all is writable again.
+fn dies_while_freezing(guest: &mut Guest, command: &str) -> Step<()> {
     succeeds(guest, Operation::HOT_BACKUP)?;
-    succeeds(guest, Operation::FREEZE)?;
-    frozen(guest, &WRITTEN)?;
+    let transaction = begin(guest, Operation::FREEZE)?;
     let struck = Instant::now();
-    guest.spawn("command", &["/bin/sh", "-euc", command])?;
-    let took = writable_within(guest, &WRITTEN.map(ToOwned::to_owned), struck, SOON)?;
-    fails(guest, Operation::THAW, SOON)?;
-    succeeded(guest, command)?;
-    Ok(took)
-}
-
-/// A hold that a command leaves alone: frozen until the host's THAW, which succeeds.
-fn leaves_a_hold(guest: &mut Guest, command: &str) -> Step<()> {
-    succeeds(guest, Operation::HOT_BACKUP)?;
-    succeeds(guest, Operation::FREEZE)?;
-    guest.spawn("command", &["/bin/sh", "-euc", command])?;
-    // It may need the frozen `/` to end; what it does to the agent it does soon.
-    poll_until(Duration::from_secs(4), || {
-        Ok::<_, Failure>((!guest.job("command")?.running).then_some(()))
-    })?;
-    frozen(guest, &WRITTEN)?;
-    succeeds(guest, Operation::THAW)?;
-    writable(guest, &WRITTEN)?;
-    succeeded(guest, command)?;
+    guest.sh(command)?;
+    writable_within(guest, &WRITTEN.map(ToOwned::to_owned), struck, SOON)?;
+    answer(guest, transaction, SOON)?;
     Ok(())
 }
 
 scenario! {
     /// Rows 3, 4 and 19, with systemd as the one that kills, stops and starts.
-    row: "3", "in a hold of a booted Debian: SIGKILL of the agent, of all its processes, systemctl restart, the OOM killer, systemctl stop; then start",
+    row: "3", "in a hold of a booted Debian: SIGKILL of the agent, of all its processes, systemctl restart, the OOM killer, systemctl stop; then start. SIGKILL and SIGTERM in a FREEZE",
     c_daemon_gap: Some("leaves everything frozen, / too"),
     fn whatever_systemd_does_nothing_stays_frozen(bed) {
         let mut guest = bed.boot_system(&System::new())?;
@@ -72,6 +40,11 @@ scenario! {
             let took = ends_a_hold(&mut guest, &command)?;
             bed.measured(name, took);
             seen.push(format!("{name} {:.1} s", took.as_secs_f64()));
+            bed.agent.wait_registered(&mut guest)?;
+            checkpoint(&mut guest)?;
+        }
+        for signal in ["KILL", "TERM"] {
+            dies_while_freezing(&mut guest, &format!("systemctl kill --kill-whom=main -s {signal} {unit}"))?;
             bed.agent.wait_registered(&mut guest)?;
             checkpoint(&mut guest)?;
         }
@@ -128,7 +101,7 @@ fn off_and_on(bed: &Bed, guest: &mut Guest) -> Step<()> {
 
 scenario! {
     /// Rows 22 and 18, with udev as the one that starts the agent.
-    row: "22", "a booted Debian without the device; then the host switches the service on (hv-vssd alone: off and on, also in a hold)",
+    row: "22", "a booted Debian without the device; then the host switches the service on (hv-vssd alone: off and on, also in a hold; a second agent)",
     c_daemon_gap: None,
     fn without_the_device_nothing_waits_and_nothing_fails(bed) {
         let mut guest = bed.boot_system(&System::new().unplugged())?;
@@ -162,6 +135,7 @@ scenario! {
             booted::nothing_failed(&guest)?;
             return Ok("no unit failed, none waited for; started when the device appeared".into());
         }
+        let pid = booted::property(&guest, unit, "MainPID")?;
         off_and_on(bed, &mut guest)?;
         checkpoint(&mut guest)?;
         succeeds(&mut guest, Operation::FREEZE)?;
@@ -169,13 +143,20 @@ scenario! {
         off_and_on(bed, &mut guest)?;
         writable(&guest, &WRITTEN)?;
         checkpoint(&mut guest)?;
+        let second = guest.exec(&["hv-vssd", "run"], COMMAND_LIMIT)?;
+        promise!(
+            second.status.is_some_and(|status| status != 0) && second.stderr.contains("runs already"),
+            "a second agent: {second:?}"
+        );
+        checkpoint(&mut guest)?;
+        promise!(booted::property(&guest, unit, "MainPID")? == pid, "the agent was started anew");
         booted::nothing_failed(&guest)?;
-        Ok("no unit failed, none waited for; started when the device appeared; served again after each switch, thawed by it".into())
+        Ok("no unit failed, none waited for; started when the device appeared; the same process served again after each switch, thawed by it; a second agent ends".into())
     }
 }
 
 scenario! {
-    /// Row 26, as far as it needs no package of this project's.
+    /// Row 26, what the other package does. What this project's does is in booted_package.rs.
     row: "26", "beside the distribution's hyperv-daemons: its upgrade restarts what it calls hv-vss-daemon, in a hold; then it is removed",
     c_daemon_gap: Some("leaves everything frozen when it is restarted"),
     fn the_distributions_package_is_a_good_neighbour(bed) {

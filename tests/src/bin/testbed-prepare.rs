@@ -3,6 +3,8 @@
 use std::process::ExitCode;
 
 use tests::assets::{Kernel, prepare};
+use tests::error::BedResult;
+use tests::package;
 
 fn main() -> ExitCode {
     for kernel in Kernel::ALL {
@@ -18,14 +20,25 @@ fn main() -> ExitCode {
         println!("Debian: not made, that needs root");
         return ExitCode::SUCCESS;
     }
-    for variant in tests::debian::SETS {
-        match variant.prepare() {
-            Ok(done) => println!("Debian {done}"),
-            Err(error) => {
-                eprintln!("Debian {error}");
-                return ExitCode::FAILURE;
-            }
+    match systems() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("Debian {error}");
+            ExitCode::FAILURE
         }
     }
-    ExitCode::SUCCESS
+}
+
+/// The Debian systems, and for hv-vssd the same with its package.
+fn systems() -> BedResult<()> {
+    for revision in package::REVISIONS {
+        println!("package {}", package::deb(revision)?.display());
+    }
+    let [first, ..] = package::REVISIONS;
+    let package = package::deb(first)?;
+    for variant in tests::debian::SETS {
+        println!("Debian {}", variant.prepare()?);
+        variant.with_package(&package)?;
+    }
+    Ok(())
 }

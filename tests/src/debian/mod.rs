@@ -14,15 +14,18 @@
 //! variant adds. Both kernels' modules are in it; the kernel itself is QEMU's to start. Each
 //! guest gets copies of the images, so that tests do not disturb each other.
 //!
+//! For hv-vssd its package is installed into a copy of `/`, once for each package (`installed`).
+//!
 //! A test that needs a server names its package: `System::new().packages(&["redis-server"])`, see
 //! [`crate::booted`]. What is missing is made by the test that asks first; what is listed in [`SETS`] is made, and
 //! made anew when it is out of date, by `testbed-prepare`. List what the project's tests use.
 
+mod installed;
 mod provision;
 mod tree;
 
 use std::fs::{self, File};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use nix::fcntl::{Flock, FlockArg};
@@ -47,10 +50,17 @@ pub const SETS: &[Variant<'static>] = &[
         root: FsKind::Ext4,
         packages: &["postgresql", "mariadb-server", "redis-server"],
     },
+    Variant {
+        root: FsKind::Ext4,
+        packages: &["apparmor"],
+    },
 ];
 
 /// The images of a system, in the order of its disks.
-const IMAGES: [&str; 4] = ["root.img", "efi.img", "lvm.img", "swap.img"];
+const IMAGES: [&str; 4] = [ROOT_IMAGE, "efi.img", "lvm.img", "swap.img"];
+
+/// The image of `/`.
+const ROOT_IMAGE: &str = "root.img";
 
 /// Which Debian.
 #[derive(Debug, Clone, Copy)]
@@ -63,13 +73,39 @@ pub struct Variant<'a> {
 
 /// A system that was made.
 #[derive(Debug)]
-pub struct Made(PathBuf);
+pub struct Made {
+    home: PathBuf,
+    root: PathBuf,
+}
 
 impl Made {
+    fn at(home: PathBuf) -> Self {
+        Self {
+            root: home.join(ROOT_IMAGE),
+            home,
+        }
+    }
+
+    /// The same, with another image of `/`.
+    fn with_root(self, root: PathBuf) -> Self {
+        Self { root, ..self }
+    }
+
+    fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// What it was made of.
+    fn stamp(&self) -> BedResult<String> {
+        let file = self.home.join("stamp");
+        fs::read_to_string(&file).doing(|| format!("reading {}", file.display()))
+    }
+
     /// Its disks, to be copied for a guest.
     #[must_use]
     pub fn disks(&self) -> Vec<Disk> {
-        let images = IMAGES.iter().map(|name| self.0.join(name));
+        let others = IMAGES.iter().skip(1).map(|name| self.home.join(name));
+        let images = std::iter::once(self.root.clone()).chain(others);
         images.map(|image| Disk::copy_of(&image)).collect()
     }
 }
@@ -88,7 +124,7 @@ impl Variant<'_> {
     fn made(self) -> Option<Made> {
         let home = self.home();
         let whole = home.join("stamp").exists();
-        whole.then_some(Made(home))
+        whole.then(|| Made::at(home))
     }
 
     /// Finds it, or makes it if there is none; one that is out of date is taken as it is.
@@ -160,7 +196,7 @@ fn candidate(package: &str) -> BedResult<String> {
     })
 }
 
-fn lock(path: &std::path::Path) -> BedResult<Flock<File>> {
+fn lock(path: &Path) -> BedResult<Flock<File>> {
     let file = File::create(path).doing(|| format!("opening {}", path.display()))?;
     Flock::lock(file, FlockArg::LockExclusive)
         .map_err(|(_, errno)| errno)

@@ -8,29 +8,22 @@ use std::process::Command;
 use tests::command::run;
 use tests::paths;
 
-/// Which file name endings `find` may see in target/packages.
-fn made(ending: &str) -> PathBuf {
-    let directory = paths::target().join("packages");
-    let name = |package: &Path| package.file_name().unwrap().to_string_lossy().into_owned();
-    let wanted = match ending {
-        "deb" => format!("hv-vssd_{}-1_amd64.deb", version()),
-        _ => format!("hv-vssd-{}-1.x86_64.rpm", version()),
-    };
-    let package = directory.join(wanted);
+/// A package that packaging/build has made.
+fn made(name: &str) -> PathBuf {
+    let package = paths::target().join("packages").join(name);
     assert!(
         package.is_file(),
-        "{} is missing: packaging/build makes it",
-        name(&package)
+        "{name} is missing: packaging/build makes it"
     );
     package
 }
 
 pub(crate) fn deb() -> PathBuf {
-    made("deb")
+    made(&format!("hv-vssd_{}-1_amd64.deb", version()))
 }
 
 pub(crate) fn rpm() -> PathBuf {
-    made("rpm")
+    made(&format!("hv-vssd-{}-1.x86_64.rpm", version()))
 }
 
 /// Of [workspace.package] in Cargo.toml.

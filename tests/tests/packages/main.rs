@@ -8,9 +8,13 @@
     clippy::indexing_slicing
 )]
 
+mod build;
 mod deb;
+mod installation;
 mod made;
+mod removal;
 mod reproducible;
 mod root;
 mod rpm;
-mod scripts;
+mod steps;
+mod upgrade;

@@ -82,8 +82,6 @@ const HV_VSSD: &str = "rm -f /run/hv-vssd/ledger\n";
 
 pub(crate) struct Root {
     directory: TempDir,
-    /// Every package before it is installed, under its own name.
-    fragment_of_c_daemon: &'static str,
 }
 
 impl Root {
@@ -91,7 +89,6 @@ impl Root {
     pub(crate) fn bare() -> Self {
         let root = Self {
             directory: tempfile::tempdir().unwrap(),
-            fragment_of_c_daemon: "/usr/lib/systemd/system/hv-vss-daemon.service",
         };
         for directory in [
             "bin",
@@ -175,12 +172,9 @@ impl Root {
     /// The distribution's C daemon, running.
     pub(crate) fn c_daemon_runs(&self) {
         let name = NAMES[0];
-        fs::write(
-            self.path("stub/fragment").join(name),
-            self.fragment_of_c_daemon,
-        )
-        .unwrap();
-        fs::write(self.path("stub/active").join(name), "").unwrap();
+        let unit = format!("/usr/lib/systemd/system/{name}");
+        self.write(&format!("stub/fragment/{name}"), &unit);
+        self.write(&format!("stub/active/{name}"), "");
     }
 
     pub(crate) fn write(&self, path: &str, text: &str) {
