@@ -103,6 +103,7 @@ fn a_purge_leaves_nothing() {
     )
     .unwrap();
     root.write("run/hv-vssd/ledger", "");
+    root.write("etc/apparmor.d/local/usr.sbin.hv-vssd", "");
     root.dpkg(&["-P", "hv-vssd"]);
     let left: Vec<String> = made::files(root.path("").as_path())
         .difference(&before)
