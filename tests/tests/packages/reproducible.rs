@@ -9,24 +9,36 @@ use tests::paths;
 
 use crate::made;
 
+/// The source as it is now, and the program: somebody may be working on both.
+fn snapshot(to: &Path) {
+    let script = format!(
+        "mkdir -p {to} && cd {source}
+        tar -c --exclude=./target --exclude=./.git --exclude=./tests/fuzz . | tar -x -C {to}
+        cp {program} {to}/program",
+        to = to.display(),
+        source = paths::workspace().display(),
+        program = paths::target()
+            .join("packages/cargo/release/hv-vssd")
+            .display(),
+    );
+    run(Command::new("bash").args(["-ec", &script])).unwrap();
+}
+
 /// A copy of the source that differs in all that must not matter, and the packages that are made of it.
-fn packages(parent: &Path, umask: &str, zone: &str, touched: &str) -> [PathBuf; 2] {
+fn packages(source: &Path, parent: &Path, umask: &str, zone: &str, touched: &str) -> [PathBuf; 2] {
     let tree = parent.join("hv-vssd");
     let script = format!(
         "umask {umask}
-        mkdir -p {tree} && cd {source} && tar -c --exclude=./target --exclude=./.git --exclude=./tests/fuzz . | tar -x -m --no-same-permissions -C {tree}
+        mkdir -p {tree} && cd {source} && tar -c . | tar -x -m --no-same-permissions -C {tree}
         find {tree} -type f -exec touch -d {touched} {{}} +
         cd / && exec {tree}/packaging/build --revision 1",
         tree = tree.display(),
-        source = paths::workspace().display(),
+        source = source.display(),
     );
     run(Command::new("bash")
         .args(["-ec", &script])
         .env("CARGO_TARGET_DIR", tree.join("target"))
-        .env(
-            "BINARY",
-            paths::target().join("packages/cargo/release/hv-vssd"),
-        )
+        .env("BINARY", tree.join("program"))
         .env("SOURCE_DATE_EPOCH", "1700000000")
         .env("TZ", zone))
     .unwrap();
@@ -37,13 +49,14 @@ fn packages(parent: &Path, umask: &str, zone: &str, touched: &str) -> [PathBuf; 
 #[test]
 fn two_builds_give_the_same_bytes() {
     let root = tempfile::tempdir().unwrap();
-    let one = packages(&root.path().join("a"), "022", "UTC", "2001-02-03");
-    let other = packages(
-        &root.path().join("quite/another/place"),
-        "077",
-        "Asia/Tokyo",
-        "2030-04-05",
+    let (source, here, there) = (
+        root.path().join("source"),
+        root.path().join("a"),
+        root.path().join("quite/another/place"),
     );
+    snapshot(&source);
+    let one = packages(&source, &here, "022", "UTC", "2001-02-03");
+    let other = packages(&source, &there, "077", "Asia/Tokyo", "2030-04-05");
     for (one, other) in one.iter().zip(&other) {
         assert!(
             fs::read(one).unwrap() == fs::read(other).unwrap(),
