@@ -77,7 +77,7 @@ fn resident(guest: &Guest) -> Step<u64> {
                 !is_own || map.resident == 0 || map.is_locked,
                 "not locked: {map:?}"
             );
-            if map.name == Agent::HvVssd.command()[0] {
+            if Agent::HvVssd.command().first() == Some(&map.name.as_str()) {
                 programs += 1;
                 promise!(map.resident == map.size, "not all in memory: {map:?}");
             }
@@ -119,13 +119,14 @@ scenario! {
 /// The program and its libraries, on a disk that can be stalled.
 const PROGRAMS: &str = "programs";
 
-/// Copies the program and its libraries to a disk that nothing else is on.
+/// Copies the program and its libraries to a disk that nothing else is on. Of it, nothing gets into memory but what is used:
+/// reading ahead would hide what is missing.
 fn put_programs_on(guest: &Guest, disk: &str) -> Step<()> {
     let point = mount_mapped(guest, disk, PROGRAMS, "ext4")?;
     guest.sh(&format!(
         "cp /usr/sbin/hv-vssd /usr/sbin/hv-vssd-faults /lib64/ld-linux-x86-64.so.2 /lib/x86_64-linux-gnu/libc.so.6 \
             /lib/x86_64-linux-gnu/libgcc_s.so.1 {point}
-        umount {point}; mount -t ext4 -o ro /dev/mapper/{PROGRAMS} {point}"
+        umount {point}; echo 0 > /sys/block/dm-0/queue/read_ahead_kb; mount -t ext4 -o ro /dev/mapper/{PROGRAMS} {point}"
     ))?;
     Ok(())
 }
