@@ -53,11 +53,14 @@ fn confine_with(kept: &[Capability], children: bool) {
     if let Ok((_, most)) = getrlimit(Resource::RLIMIT_NOFILE) {
         let _ = setrlimit(Resource::RLIMIT_NOFILE, most, most);
     }
+    // The command line and the configuration have been read: what that took is given back before it is locked.
+    memory::trim_heap();
     if let Err(error) = memory::lock_all() {
         tracing::warn!(
             "memory cannot be locked ({error}): a thaw may wait for memory that is swapped out"
         );
     }
+    memory::touch_emergencies();
     if let Err(error) = memory::set_io_flusher(true) {
         tracing::debug!("the kernel does not mark this process as an I/O flusher: {error}");
     }

@@ -2,8 +2,6 @@
 
 use std::process::ExitCode;
 
-use clap::Parser;
-
 fn main() -> ExitCode {
-    hv_vssd::cli::main(hv_vssd::cli::Arguments::parse())
+    hv_vssd::cli::main(hv_vssd::cli::arguments())
 }

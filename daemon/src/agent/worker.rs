@@ -7,6 +7,7 @@ use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::Duration;
 
+use hvutil_sys::memory;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 use super::session::{Event, Limits};
@@ -356,7 +357,11 @@ impl<B: Backend> Desk<B> {
             if done.report.last(PhaseName::Hold).is_some() {
                 log(&done.report);
             }
+            let clean = done.report.is_clean();
             self.send(News::Done(Box::new(done)));
+            if clean {
+                give_memory_back();
+            }
         }
         thawed
     }
@@ -370,6 +375,13 @@ impl<B: Backend> Desk<B> {
         while !self.finish(Until::Elapsed(STOP_STEP)) {
             service::needs_time(STOP_STEP * 3);
         }
+    }
+}
+
+/// What a checkpoint took for its plan, its threads and its report would stay locked, however large. Here nothing is frozen.
+fn give_memory_back() {
+    if let Err(error) = memory::give_back() {
+        tracing::warn!("memory cannot be locked any more ({error}): restart the service");
     }
 }
 

@@ -1,5 +1,6 @@
 //! `hv-vssd guardian`: the second process of an agent, which starts it; not for a person.
 
+use std::ffi::OsString;
 use std::io::{self, IsTerminal};
 use std::os::fd::AsFd;
 
@@ -14,6 +15,19 @@ pub(super) struct Arguments {
     /// The agent's process id
     #[arg(long, value_name = "PID")]
     agent: i32,
+}
+
+impl Arguments {
+    /// From the words with which an agent starts it, and no others.
+    pub(super) fn as_started(words: &[OsString]) -> Option<Self> {
+        match words {
+            [_, command, option, agent] if command == "guardian" && option == "--agent" => {
+                let agent = agent.to_str()?.parse().ok()?;
+                Some(Self { agent })
+            }
+            _ => None,
+        }
+    }
 }
 
 pub(super) fn main(arguments: &Arguments) -> CommandResult {
@@ -31,4 +45,29 @@ pub(super) fn main(arguments: &Arguments) -> CommandResult {
     let socket = io::stdin().as_fd().try_clone_to_owned()?;
     process::run(socket, arguments.agent)
         .map_err(|error| format!("guardian: {}", quiesce::error::with_causes(&error)).into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn agent(line: &str) -> Option<i32> {
+        let words: Vec<OsString> = line.split(' ').map(OsString::from).collect();
+        Arguments::as_started(&words).map(|arguments| arguments.agent)
+    }
+
+    #[test]
+    fn only_what_an_agent_says_goes_past_the_command_line() {
+        assert_eq!(agent("hv-vssd guardian --agent 17"), Some(17));
+        for other in [
+            "hv-vssd",
+            "hv-vssd guardian",
+            "hv-vssd guardian --agent x",
+            "hv-vssd guardian --agent 17 --help",
+            "hv-vssd guardian --help 17",
+            "hv-vssd run --agent 17",
+        ] {
+            assert_eq!(agent(other), None, "{other}");
+        }
+    }
 }

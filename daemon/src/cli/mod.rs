@@ -14,6 +14,7 @@ mod status;
 mod terminal;
 mod thaw;
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -75,6 +76,19 @@ struct ConfigArguments {
     /// Configuration to use instead of /etc/hv-vssd/config.toml, with the drop-ins in FILE.d
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
+}
+
+/// What is on the command line; where that is wrong, or asks for help, it says so and ends the process.
+#[must_use]
+pub fn arguments() -> Arguments {
+    let words: Vec<OsString> = std::env::args_os().collect();
+    // A guardian would keep traces of the whole description of the command line locked in its memory.
+    match guardian::Arguments::as_started(&words) {
+        Some(guardian) => Arguments {
+            command: Command::Guardian(guardian),
+        },
+        None => Arguments::parse_from(words),
+    }
 }
 
 /// Runs the command; what it returns is the exit status: 0 done, 1 failed, 2 wrong usage or configuration, 3 refused because

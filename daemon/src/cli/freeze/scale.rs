@@ -29,7 +29,7 @@ impl Scale {
         let mut before = Duration::ZERO;
         let mut edges = Vec::with_capacity(moments.len());
         for moment in moments {
-            total += ((moment - before).as_secs_f64() / SHORT).ln_1p();
+            total += logarithm((moment - before).as_secs_f64() / SHORT);
             edges.push((moment, total));
             before = moment;
         }
@@ -75,6 +75,18 @@ impl Scale {
     fn last(&self) -> usize {
         self.width.saturating_sub(1)
     }
+}
+
+/// Of 1 + `length`, to base 2 and straight between powers of two. The standard library's would be the program's one use of
+/// the C library's mathematics, which is as large as a third of the program.
+fn logarithm(length: f64) -> f64 {
+    let mut rest = 1.0 + length;
+    let mut whole = 0.0;
+    while rest >= 2.0 {
+        rest /= 2.0;
+        whole += 1.0;
+    }
+    whole + (rest - 1.0)
 }
 
 #[expect(

@@ -4,6 +4,7 @@
 //! frozen at the moment of its death. See [`process`] for its own side.
 
 pub mod process;
+mod rehearsal;
 mod rescue;
 mod wire;
 

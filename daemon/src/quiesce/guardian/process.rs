@@ -18,6 +18,7 @@ use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::unistd::{Pid, getppid};
 
+use super::rehearsal::rehearse;
 use super::rescue::{Cause, Guarded, Watch, reap};
 use super::wire::{ARMED, LONGEST, Order, READY};
 use crate::quiesce::expedite::Expedite;
@@ -43,6 +44,10 @@ pub fn run(socket: OwnedFd, agent: i32) -> io::Result<()> {
     }
     let expedite = Expedite::open();
     socket::send(&socket, &[READY], &[])?;
+    // The agent goes on meanwhile, but freezes nothing before this process has answered that it is armed.
+    if let Err(error) = rehearse(&socket) {
+        tracing::warn!("guardian: the rehearsal of a thaw has failed: {error}");
+    }
     let mut watch = None;
     let served = serve(&socket, &signals, expedite.as_ref(), &mut watch);
     // However it ended: what is frozen is thawed before this process goes.

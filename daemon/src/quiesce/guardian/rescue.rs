@@ -70,7 +70,7 @@ impl Watch {
         !self.acknowledged && self.handles.len() == self.expected
     }
 
-    fn mark(&self, handle: &Guarded) -> Mark {
+    pub(super) fn mark(&self, handle: &Guarded) -> Mark {
         self.marks
             .load(handle.offset)
             .map_or(Mark::Freezing, Mark::from_byte)
@@ -79,6 +79,24 @@ impl Watch {
     /// Thaws what the agent has frozen, in reverse, and what it was freezing. Then says so.
     pub(super) fn rescue(&mut self, cause: Cause, socket: &OwnedFd) {
         let started = Instant::now();
+        let count = self.thaw_all(cause, socket);
+        if count > 0 {
+            self.report(cause, count, started.elapsed());
+        }
+        // What does not return is waited for by its child; this process stays, so that its service stays.
+        while cause == Cause::AgentDied
+            && self
+                .handles
+                .iter()
+                .any(|handle| matches!(self.mark(handle), Mark::Freezing | Mark::Thawing))
+        {
+            sleep(Duration::from_millis(50));
+            reap();
+        }
+    }
+
+    /// How many thaws were begun; each was waited for, but not for ever.
+    pub(super) fn thaw_all(&self, cause: Cause, socket: &OwnedFd) -> usize {
         let last = self.handles.last().map_or(0, |handle| handle.stage);
         let mut count = 0;
         for stage in (0..=last).rev() {
@@ -107,19 +125,7 @@ impl Watch {
                 .iter()
                 .any(|handle| matches!(self.mark(handle), Mark::Freezing | Mark::Thawing))
         });
-        if count > 0 {
-            self.report(cause, count, started.elapsed());
-        }
-        // What does not return is waited for by its child; this process stays, so that its service stays.
-        while cause == Cause::AgentDied
-            && self
-                .handles
-                .iter()
-                .any(|handle| matches!(self.mark(handle), Mark::Freezing | Mark::Thawing))
-        {
-            sleep(Duration::from_millis(50));
-            reap();
-        }
+        count
     }
 
     /// Whether this thaw is the guardian's. A living agent may have begun it itself; a dead one cannot end it.
