@@ -277,7 +277,7 @@ fn a_reader_that_goes_away_is_no_error_and_a_full_disk_is_one() {
         &["config"],
         &["config", "--json"],
     ] {
-        let (reader, writer) = std::io::pipe().unwrap();
+        let (reader, writer) = nix::unistd::pipe().unwrap();
         drop(reader);
         let command = |output: Stdio| {
             Command::new(env!("CARGO_BIN_EXE_hv-vssd"))

@@ -29,7 +29,8 @@ impl Tree {
     }
 
     fn load(&self, dev: DeviceNumber) -> BTreeMap<DeviceNumber, BlockDevice> {
-        let resolve = |path: &Path| (path == "/dev/sdz").then_some(DeviceNumber::new(65, 144));
+        let resolve =
+            |path: &Path| (path == Path::new("/dev/sdz")).then_some(DeviceNumber::new(65, 144));
         let mut sysfs = Sysfs::new(self.0.path(), &resolve);
         sysfs.load(dev);
         sysfs.into_devices()
