@@ -6,7 +6,7 @@ use tests::agent::Agent;
 use tests::booted::{self, System, WRITTEN};
 use tests::error::{Failure, Step};
 use tests::faults::{answer, begin, fails, writable_within};
-use tests::guest::{COMMAND_LIMIT, Guest};
+use tests::guest::{COMMAND_LIMIT, Guest, poll_until};
 use tests::held::{SOON, ends_a_hold, leaves_a_hold};
 use tests::host::Operation;
 use tests::scenario::Bed;
@@ -24,9 +24,32 @@ fn dies_while_freezing(guest: &mut Guest, command: &str) -> Step<()> {
     Ok(())
 }
 
+/// SIGKILL of all processes in a hold, and systemd starts the service no more, because it was started too often: the one
+/// case in which no next start thaws.
+fn given_up_by_systemd(bed: &Bed, guest: &mut Guest, unit: &str) -> Step<Duration> {
+    let drop_in = format!("/run/systemd/system/{unit}.d");
+    guest.sh(&format!(
+        "mkdir -p {drop_in}; printf '[Unit]\\nStartLimitBurst=1\\nStartLimitIntervalSec=600\\n' > {drop_in}/once.conf
+        systemctl daemon-reload; systemctl reset-failed {unit} || true; systemctl restart {unit}"
+    ))?;
+    bed.agent.wait_registered(guest)?;
+    let took = ends_a_hold(guest, &format!("systemctl kill -s KILL {unit}"))?;
+    let given_up = poll_until(SOON, || {
+        let state = booted::property(guest, unit, "ActiveState")?;
+        Ok::<_, Failure>((state == "failed").then_some(()))
+    })?;
+    promise!(given_up.is_some(), "systemd has not given {unit} up");
+    guest.sh(&format!(
+        "rm -r {drop_in}; systemctl daemon-reload; systemctl reset-failed {unit}; systemctl start {unit}"
+    ))?;
+    bed.agent.wait_registered(guest)?;
+    checkpoint(guest)?;
+    Ok(took)
+}
+
 scenario! {
     /// Rows 3, 4 and 19, with systemd as the one that kills, stops and starts.
-    row: "3", "in a hold of a booted Debian: SIGKILL of the agent, of all its processes, systemctl restart, the OOM killer, systemctl stop; then start. SIGKILL and SIGTERM in a FREEZE",
+    row: "3", "in a hold of a booted Debian: SIGKILL of the agent, of all its processes, systemctl restart, the OOM killer, systemctl stop, then start; SIGKILL of all when systemd starts it no more. SIGKILL and SIGTERM in a FREEZE",
     c_daemon_gap: Some("leaves everything frozen, / too"),
     fn whatever_systemd_does_nothing_stays_frozen(bed) {
         let mut guest = bed.boot_system(&System::new())?;
@@ -63,6 +86,9 @@ scenario! {
         guest.sh(&format!("systemctl start {unit}"))?;
         bed.agent.wait_registered(&mut guest)?;
         checkpoint(&mut guest)?;
+        let took = given_up_by_systemd(bed, &mut guest, unit)?;
+        bed.measured("given up", took);
+        seen.push(format!("given up by systemd {:.1} s", took.as_secs_f64()));
         booted::nothing_failed(&guest)?;
         Ok(format!("writable after {}; the host told failure, the next checkpoint works, each time", seen.join(", ")))
     }
