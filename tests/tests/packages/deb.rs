@@ -11,7 +11,7 @@ use tests::command::{output, run, said};
 use crate::made;
 
 /// The package, unpacked: its files, and the control files below DEBIAN.
-fn unpacked() -> TempDir {
+pub(crate) fn unpacked() -> TempDir {
     let directory = tempfile::tempdir().unwrap();
     run(Command::new("dpkg-deb")
         .arg("-R")
@@ -76,6 +76,7 @@ fn all_that_a_source_installation_has_is_in_it_in_debians_places() {
         })
         .chain([
             "etc/apparmor.d/usr.sbin.hv-vssd".to_owned(),
+            "usr/share/doc/hv-vssd/third-party-notices.gz".to_owned(),
             "usr/share/lintian/overrides/hv-vssd".to_owned(),
         ])
         .collect();

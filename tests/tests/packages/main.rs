@@ -12,6 +12,7 @@ mod build;
 mod deb;
 mod installation;
 mod made;
+mod notices;
 mod removal;
 mod reproducible;
 mod root;

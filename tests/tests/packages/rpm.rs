@@ -73,6 +73,7 @@ fn all_that_a_source_installation_has_is_in_it() {
             None => path,
         })
         .chain(policy)
+        .chain(["usr/share/licenses/hv-vssd/third-party-notices".to_owned()])
         .collect();
     let files = query("[%{FILENAMES}\n]");
     let files: BTreeSet<String> = files
