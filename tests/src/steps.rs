@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::error::{BedResult, Failure, Step};
+use crate::error::{BedError, BedResult, Failure, Step};
 use crate::guest::{Disk, FsKind, Guest, poll_until};
 use crate::host::{Answer, Operation};
 use crate::images;
@@ -189,4 +189,29 @@ pub fn flaw(copy: &Copy) -> BedResult<Option<String>> {
             copy.synced
         )
     }))
+}
+
+/// Starts a writer on a disk that only its own mount namespace has.
+///
+/// # Errors
+/// It does not start to write.
+pub fn start_container(guest: &Guest, disk: &str, point: &str) -> Step<()> {
+    let state = format!("/run/writer{}", point.replace('/', "-"));
+    let script =
+        format!("mount -t ext4 {disk} {point} && exec /sbin/hv-testguest writer {point} {state}");
+    guest.sh(&format!("mkdir -p {point}"))?;
+    guest.spawn(
+        &format!("writer {point}"),
+        &["/bin/unshare", "-m", "/bin/sh", "-c", &script],
+    )?;
+    let started = poll_until(LIFE_LIMIT, || {
+        Ok::<_, Failure>((guest.writer(point)?.synced > 0).then_some(()))
+    })?;
+    started.ok_or_else(|| {
+        BedError::Setup(format!(
+            "no writer in the container: {:?}",
+            guest.job(&format!("writer {point}"))
+        ))
+        .into()
+    })
 }

@@ -4,16 +4,16 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 use tests::agent::Agent;
-use tests::error::{Failure, Step};
+use tests::error::Step;
 use tests::faults::{
     THAW_LIMIT, answer, begin, configure, ended, go_on, kill_all, mount_mapped, plug_in, stall,
     start_with, strike, writable_within,
 };
-use tests::guest::{Disk, Event, FsKind, Guest, poll_until};
+use tests::guest::{Disk, Event, FsKind, Guest};
 use tests::host::Operation;
 use tests::scenario::Bed;
 use tests::steps::{
-    LIFE_LIMIT, checkpoint, frozen, mount_all, succeeds, writers_go_on, writers_sleep,
+    checkpoint, frozen, mount_all, start_container, succeeds, writers_go_on, writers_sleep,
 };
 use tests::{promise, scenario};
 
@@ -102,28 +102,6 @@ scenario! {
         }
         Ok("the hidden and the hiding disk both frozen and thawed, twice".into())
     }
-}
-
-/// Starts a writer on a disk that only its own mount namespace has.
-fn start_container(guest: &Guest, disk: &str, point: &str) -> Step<()> {
-    let state = format!("/run/writer{}", point.replace('/', "-"));
-    let script =
-        format!("mount -t ext4 {disk} {point} && exec /sbin/hv-testguest writer {point} {state}");
-    guest.sh(&format!("mkdir -p {point}"))?;
-    guest.spawn(
-        &format!("writer {point}"),
-        &["/bin/unshare", "-m", "/bin/sh", "-c", &script],
-    )?;
-    let started = poll_until(LIFE_LIMIT, || {
-        Ok::<_, Failure>((guest.writer(point)?.synced > 0).then_some(()))
-    })?;
-    started.ok_or_else(|| {
-        tests::error::BedError::Setup(format!(
-            "no writer in the container: {:?}",
-            guest.job(&format!("writer {point}"))
-        ))
-        .into()
-    })
 }
 
 scenario! {
