@@ -17,5 +17,6 @@ mod removal;
 mod reproducible;
 mod root;
 mod rpm;
+mod selinux;
 mod steps;
 mod upgrade;
