@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use tests::agent::Agent;
+use tests::assets::Kernel;
 use tests::booted::{self, System, WRITTEN};
 use tests::error::{Failure, Step};
 use tests::footprint::Footprint;
@@ -13,10 +14,10 @@ use tests::scenario::Bed;
 use tests::steps::{succeeds, writers_go_on, writers_sleep};
 use tests::{images, promise, scenario};
 
-/// Checkpoints of hv-vssd.
+/// Checkpoints of hv-vssd, on one kernel.
 const MANY: usize = 1000;
 
-/// Checkpoints of the C daemon: enough to show whether it grows, and the time goes to the agent under test.
+/// On the other, and of the C daemon: enough to show whether it grows.
 const FEW: usize = 200;
 
 /// What is there after this checkpoint is what later ones are compared with.
@@ -70,12 +71,12 @@ fn copy(guest: &Guest) -> Step<(PathBuf, u64, PathBuf)> {
 
 scenario! {
     /// Row 25 in a whole system.
-    row: "25", "a booted Debian at work: 1,000 checkpoints (C daemon: 200), the image copied in the last hold",
+    row: "25", "a booted Debian at work: 1,000 checkpoints on 6.1 (on 6.12, and of the C daemon, 200), the image copied in the last hold",
     c_daemon_gap: None,
     fn a_booted_debian_at_work_is_backed_up_again_and_again(bed) {
         let mut guest = bed.boot_system(&System::new())?;
         let unit = booted::unit(bed.agent);
-        let rounds = if bed.agent == Agent::HvVssd { MANY } else { FEW };
+        let rounds = if bed.agent == Agent::HvVssd && bed.kernel == Kernel::V6_1 { MANY } else { FEW };
         let points = WRITTEN.map(ToOwned::to_owned);
         start_load(&guest)?;
         let [mut checks, mut freezes, mut thaws] = [Waits::default(), Waits::default(), Waits::default()];
