@@ -191,8 +191,8 @@ pub fn run(scenario: &Scenario, name: &str, kernel: Kernel, agent: Agent) {
     panic!("{problem}");
 }
 
-/// Defines a scenario and its four tests: both kernels, both agents; with `hv_vssd_alone` in place of a gap its two
-/// tests, where there is nothing to compare.
+/// Defines a scenario and its tests: hv-vssd on both kernels, the C daemon on one, and with the feature `every-peer` on
+/// both; with `hv_vssd_alone` in place of a gap none of the C daemon's, where there is nothing to compare.
 #[macro_export]
 macro_rules! scenario {
     (
@@ -201,7 +201,7 @@ macro_rules! scenario {
         c_daemon_gap: $gap:expr,
         fn $name:ident($bed:ident) $body:block
     ) => {
-        $crate::scenario!(@module [$(#[$doc])*] $row, $title, $gap, false, $name, $bed, $body, [hv_vssd HvVssd, c_daemon CDaemon]);
+        $crate::scenario!(@module [$(#[$doc])*] $row, $title, $gap, false, $name, $bed, $body, [hv_vssd HvVssd] [c_daemon CDaemon]);
     };
     (
         $(#[$doc:meta])*
@@ -209,11 +209,11 @@ macro_rules! scenario {
         hv_vssd_alone,
         fn $name:ident($bed:ident) $body:block
     ) => {
-        $crate::scenario!(@module [$(#[$doc])*] $row, $title, None, true, $name, $bed, $body, [hv_vssd HvVssd]);
+        $crate::scenario!(@module [$(#[$doc])*] $row, $title, None, true, $name, $bed, $body, [hv_vssd HvVssd] []);
     };
     (
         @module [$(#[$doc:meta])*] $row:literal, $title:literal, $gap:expr, $alone:literal,
-        $name:ident, $bed:ident, $body:block, $agents:tt
+        $name:ident, $bed:ident, $body:block, [$($ours:tt)*] [$($peer:tt)*]
     ) => {
         $(#[$doc])*
         mod $name {
@@ -229,11 +229,15 @@ macro_rules! scenario {
                 check,
             };
 
-            $crate::scenario!(@kernel $name linux_6_1 V6_1 $agents);
-            $crate::scenario!(@kernel $name linux_6_12 V6_12 $agents);
+            $crate::scenario!(@kernel $name linux_6_1 V6_1 [] [$($ours)* $($peer)*]);
+            $crate::scenario!(@kernel $name linux_6_12 V6_12 [] [$($ours)*]);
+            // The same program on both kernels: one of them shows what it does.
+            $crate::scenario!(@kernel $name linux_6_12_peer V6_12 [#[cfg(feature = "every-peer")]] [$($peer)*]);
         }
     };
-    (@kernel $name:ident $module:ident $kernel:ident [$($test:ident $agent:ident),+]) => {
+    (@kernel $name:ident $module:ident $kernel:ident $when:tt []) => {};
+    (@kernel $name:ident $module:ident $kernel:ident [$($when:tt)*] [$($test:ident $agent:ident)+]) => {
+        $($when)*
         mod $module {
             use $crate::{agent::Agent, assets::Kernel, scenario::run};
 
