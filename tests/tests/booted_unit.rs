@@ -1,9 +1,10 @@
 //! The unit's sandbox, as the running system has it: tight, and yet no obstacle.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tests::booted::{self, System, WRITTEN};
 use tests::error::Failure;
+use tests::faults::{fails, writable_within};
 use tests::guest::poll_until;
 use tests::host::Operation;
 use tests::steps::{checkpoint, succeeds, writers_go_on, writers_sleep};
@@ -71,5 +72,27 @@ scenario! {
         promise!(denied.is_none(), "{}", denied.unwrap_or_default());
         booted::nothing_failed(&guest)?;
         Ok("the machine's mount namespace and no network; three capabilities, locked memory; the hidden disk frozen, the hook called outside the sandbox".into())
+    }
+}
+
+scenario! {
+    /// A core file would be written to what is frozen: its process would not die, and nobody thaw for it before the limit of the hold.
+    row: "3", "a booted Debian that keeps core files on /: SIGABRT of the agent in a hold",
+    hv_vssd_alone,
+    fn a_dump_of_core_delays_no_thaw(bed) {
+        let mut guest = bed.boot_system(&System::new())?;
+        guest.sh("echo /var/tmp/core.%p > /proc/sys/kernel/core_pattern")?;
+        succeeds(&mut guest, Operation::HOT_BACKUP)?;
+        succeeds(&mut guest, Operation::FREEZE)?;
+        let struck = Instant::now();
+        guest.sh(&format!("systemctl kill --kill-whom=main -s ABRT {}", booted::unit(bed.agent)))?;
+        writable_within(&guest, &["/var/tmp".to_owned()], struck, SOON)?;
+        fails(&mut guest, Operation::THAW, SOON)?;
+        bed.agent.wait_registered(&mut guest)?;
+        checkpoint(&mut guest)?;
+        let left = guest.sh("ls /var/tmp")?;
+        promise!(!left.contains("core."), "a core file was written: {left}");
+        booted::nothing_failed(&guest)?;
+        Ok("thawed at once, no core file, the next backup works".into())
     }
 }

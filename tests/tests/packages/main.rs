@@ -19,4 +19,5 @@ mod root;
 mod rpm;
 mod selinux;
 mod steps;
+mod unit;
 mod upgrade;
