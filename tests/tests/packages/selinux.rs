@@ -72,6 +72,17 @@ fn the_selinux_module_compiles_and_grants_what_it_must_alone() {
         !module.contains("(process (ptrace"),
         "it attaches to a process"
     );
+    // What starting a hook in a transient unit takes, and no unit that is not one of these.
+    let services: Vec<&str> = module
+        .lines()
+        .map(str::trim)
+        .filter(|line| line.starts_with("(allow hv_vssd_t ") && line.contains("(service ("))
+        .collect();
+    assert_eq!(
+        services,
+        ["(allow hv_vssd_t systemd_transient_unit_t (service (start stop status)))"]
+    );
+    assert_eq!(granted(&module, "init_t", "system"), ["start", "status"]);
     // systemd starts it in its domain, although its unit forbids new privileges.
     for rule in [
         "(typetransition init_t hv_vssd_exec_t process hv_vssd_t)",
