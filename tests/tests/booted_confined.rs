@@ -1,6 +1,6 @@
 //! Under AppArmor: the shipped profile is enforced, is no obstacle, and is a fence.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tests::booted::{self, System, WRITTEN};
 use tests::error::{Failure, Step};
@@ -11,12 +11,15 @@ use tests::host::Operation;
 use tests::steps::{checkpoint, start_container, succeeds, writers_go_on, writers_sleep};
 use tests::{promise, scenario};
 
+/// It makes, checks and repairs file systems, under emulation.
+const DEMO: Duration = Duration::from_secs(120);
+
 /// A hook that notes its calls.
 const HOOK: &str = "#!/bin/sh\\necho $1 >> /run/hook\\n";
 
-/// What the kernel has refused under this project's profile.
+/// What the kernel has refused under this project's profile: also what its own log had no room for.
 fn denials(guest: &Guest) -> Step<String> {
-    Ok(guest.sh("journalctl --sync; journalctl -b -k -o cat --no-pager | grep 'apparmor=\"DENIED\".*hv-vssd' || true")?)
+    Ok(guest.sh("journalctl --sync; journalctl -b -o cat --no-pager | grep 'apparmor=\"DENIED\".*hv-vssd' || true")?)
 }
 
 /// Every process of the service is confined.
@@ -37,7 +40,7 @@ fn confined(guest: &Guest, unit: &str) -> Step<()> {
 
 scenario! {
     /// The profile is part of the package, and loaded at boot.
-    row: "26", "a booted Debian under AppArmor: a disk hidden under another mount, one that only a container has, a hook, every command by hand, SIGKILL of all in a hold; then what the profile must refuse",
+    row: "26", "a booted Debian under AppArmor: a disk hidden under another mount, one that only a container has, a hook, every command by hand, a hook without systemd, SIGKILL of all in a hold; then what the profile must refuse",
     hv_vssd_alone,
     fn the_apparmor_profile_is_a_fence_and_no_obstacle(bed) {
         let system = System::new().packages(&["apparmor"]).disks(&[Disk::new(FsKind::Ext4)]).setup(&format!(
@@ -72,8 +75,18 @@ scenario! {
         for command in ["plan", "plan --json", "status", "status --json", "check", "config", "freeze --for 1s --report", "thaw"] {
             guest.sh(&format!("hv-vssd {command}"))?;
         }
+        let demo = guest.exec(&["hv-vssd", "demo"], DEMO)?;
+        promise!(demo.status == Some(0), "the demo: {demo:?}");
         guest.sh(&format!("systemctl stop {unit}; hv-vssd freeze --for 1s; hv-vssd thaw; hv-vssd check || true; systemctl start {unit}"))?;
         bed.agent.wait_registered(&mut guest)?;
+        // What a shell has opened for it, it may write to, wherever that is.
+        guest.sh("hv-vssd status > /root/told; grep -q Guardian /root/told")?;
+
+        // Where no systemd runs hooks, the command itself does, and they leave the profile.
+        let calls = guest.read("/run/hook")?.lines().count();
+        guest.sh(&format!("systemctl stop {unit}; unshare -m sh -c 'mount -t tmpfs none /run/systemd; hv-vssd freeze --for 100ms'; systemctl start {unit}"))?;
+        bed.agent.wait_registered(&mut guest)?;
+        promise!(guest.read("/run/hook")?.lines().count() == calls + 2, "the hook was not called without systemd");
 
         // What agent and guardian leave frozen the next start thaws, confined as well.
         succeeds(&mut guest, Operation::HOT_BACKUP)?;
@@ -97,7 +110,12 @@ scenario! {
         );
         let denied = denials(&guest)?;
         promise!(denied.contains("/etc/shadow"), "a refusal is not on record: {denied:?}");
+        let made = guest.exec(&["hv-vssd", "demo", "--dir", "/root"], SOON)?;
+        promise!(
+            made.status == Some(1) && made.stderr.contains("Permission denied"),
+            "it may write to /root: {made:?}"
+        );
         booted::nothing_failed(&guest)?;
-        Ok("agent and guardian enforced; all of it frozen and thawed, the hook called, every command works, nothing refused; /etc/shadow refused".into())
+        Ok("agent and guardian enforced; all of it frozen and thawed, the hook called, every command works, nothing refused; /etc/shadow refused, and writing to /root".into())
     }
 }
