@@ -82,9 +82,17 @@ fn wrong_usage_exits_with_2_and_says_what_is_wrong() {
     }
 }
 
+/// Only one agent runs on a machine: tests that start one take turns, also where each is a process of its own.
+fn turn() -> nix::fcntl::Flock<File> {
+    let path = std::env::temp_dir().join("hv-vssd-tests-run.lock");
+    let file = File::create(path).unwrap();
+    nix::fcntl::Flock::lock(file, nix::fcntl::FlockArg::LockExclusive).unwrap()
+}
+
 #[test]
 fn run_without_the_device_says_what_to_do() {
     assert!(am_root(), "this test needs root");
+    let _turn = turn();
     let output = hv_vssd(&["run", "--device", "/nonexistent/hv_vss"]);
     assert_eq!(output.status.code(), Some(1));
     let text = stderr(&output);
@@ -99,6 +107,7 @@ fn run_without_the_device_says_what_to_do() {
 #[test]
 fn run_on_what_is_no_channel_fails_instead_of_waiting() {
     assert!(am_root(), "this test needs root");
+    let _turn = turn();
     let output = hv_vssd(&["run", "--device", "/dev/null"]);
     assert_eq!(output.status.code(), Some(1));
     assert!(stderr(&output).contains("driver"), "{}", stderr(&output));
