@@ -251,7 +251,7 @@ scenario! {
     c_daemon_gap: Some("has no hooks: success is told whatever state the servers are in"),
     fn servers_that_hang_keep_nothing_frozen(bed) {
         let mut guest = ready(bed)?;
-        guest.sh("mkdir -p /etc/hv-vssd; printf '[hooks]\nlimit = 25\n' >/etc/hv-vssd/config.toml; systemctl restart hv-vss-daemon")?;
+        guest.sh("mkdir -p /etc/hv-vssd; printf '[hooks]\nlimit = 40\n' >/etc/hv-vssd/config.toml; systemctl restart hv-vss-daemon")?;
         bed.agent.wait_registered(&mut guest)?;
         let servers = [("mariadbd", "innodb"), ("postgres", "postgresql"), ("redis-server", "redis")];
         for (process, load) in servers {
