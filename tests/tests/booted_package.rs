@@ -157,7 +157,7 @@ scenario! {
 fn dies_in_a_hold(guest: &mut Guest) -> Step<()> {
     let drop_in = format!("/run/systemd/system/{UNIT}.d");
     guest.sh(&format!(
-        "mkdir -p {drop_in}; printf '[Service]\\nRestart=no\\n' > {drop_in}/stay-dead.conf; systemctl daemon-reload"
+        "mkdir -p {drop_in}; printf '[Service]\\nRestart=no\\nExecStopPost=\\n' > {drop_in}/stay-dead.conf; systemctl daemon-reload"
     ))?;
     succeeds(guest, Operation::FREEZE)?;
     guest.sh(&format!(
