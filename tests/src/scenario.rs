@@ -98,10 +98,13 @@ impl Bed {
 /// One scenario of a test program runs at a time where the runner does not see to it.
 static ONE: Mutex<()> = Mutex::new(());
 
-/// QEMU's software emulation now and then fails an assertion of its own, mostly at power-on; this often it may.
+/// QEMU's software emulation now and then fails an assertion of its own, or loses a processor's timer, mostly at power-on; this often it may.
 const EMULATOR_CRASHES: u32 = 2;
 
-/// Whether the emulator of a guest of this scenario died of an assertion of its own; its traces are removed.
+/// What the guest's kernel says when the emulator no longer wakes one of its processors.
+const LOST_TIMER: &str = "Possible timer handling issue";
+
+/// Whether the emulator of a guest of this scenario died of an assertion of its own, or lost a timer; its traces are removed.
 fn forget_crashed_emulator(name: &str) -> bool {
     let prefix = format!("{}.", name.replace([':', '/', ' '], "-"));
     let runs = std::fs::read_dir(paths::testbed().join("runs"));
@@ -110,7 +113,8 @@ fn forget_crashed_emulator(name: &str) -> bool {
         let path = dir.path();
         let ours = dir.file_name().to_string_lossy().starts_with(&prefix);
         let log = std::fs::read_to_string(path.join("qemu.log")).unwrap_or_default();
-        if ours && log.contains("Assertion `") {
+        let console = std::fs::read_to_string(path.join("console.log")).unwrap_or_default();
+        if ours && (log.contains("Assertion `") || console.contains(LOST_TIMER)) {
             crashed = true;
             let _ = std::fs::remove_dir_all(path);
         }
@@ -140,7 +144,7 @@ pub fn run(scenario: &Scenario, name: &str, kernel: Kernel, agent: Agent) {
         if !matches!(outcome, Err(Failure::Bed(_))) || !forget_crashed_emulator(&bed.name) {
             break;
         }
-        println!("the emulator crashed, not the guest in it: trying again");
+        println!("the emulator failed, not the guest in it: trying again");
         bed.timings.clear();
         outcome = (scenario.check)(&mut bed);
     }
