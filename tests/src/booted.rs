@@ -28,7 +28,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use crate::agent::Agent;
-use crate::command::run;
+use crate::command;
 use crate::debian::Variant;
 use crate::error::{BedResult, Context, Failure, Step};
 use crate::guest::{Disk, FsKind, Guest, SystemPlan, poll_until};
@@ -251,10 +251,12 @@ pub fn nothing_failed(guest: &Guest) -> Step<()> {
 pub fn copy_volume(guest: &Guest) -> BedResult<PathBuf> {
     let copy = guest.dir().join("volume-copy.img");
     // pvcreate puts the first extent, and so the only volume, at 1 MiB.
-    run(Command::new("dd")
-        .arg(format!("if={}", guest.image(2)?.display()))
-        .arg(format!("of={}", copy.display()))
-        .args(["bs=1M", "skip=1", "conv=sparse", "status=none"]))?;
+    command::run(
+        Command::new("dd")
+            .arg(format!("if={}", guest.image(2)?.display()))
+            .arg(format!("of={}", copy.display()))
+            .args(["bs=1M", "skip=1", "conv=sparse", "status=none"]),
+    )?;
     Ok(copy)
 }
 
@@ -286,4 +288,17 @@ pub fn journal(guest: &Guest, agent: Agent) -> Step<String> {
     Ok(guest.sh(&format!(
         "journalctl --sync; journalctl -b -o cat -u {unit} --no-pager"
     ))?)
+}
+
+/// dpkg with its scripts, and systemd that reloads itself for each of a unit's names, on a busy machine.
+const LONG: Duration = Duration::from_secs(180);
+
+/// Runs shell commands that need more than the usual time.
+///
+/// # Errors
+/// They fail, or take too long.
+pub fn run(guest: &Guest, command: &str) -> Step<()> {
+    let ended = guest.exec(&["/bin/sh", "-euc", command], LONG)?;
+    crate::promise!(ended.status == Some(0), "{command}: {ended:?}");
+    Ok(())
 }

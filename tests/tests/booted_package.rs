@@ -15,9 +15,6 @@ use tests::{faults, package, promise, scenario};
 /// What dpkg and systemd do soon they do within this time, on a busy machine.
 const SOON: Duration = Duration::from_secs(60);
 
-/// For dpkg from its start to its end.
-const DPKG_LIMIT: Duration = Duration::from_secs(120);
-
 const UNIT: &str = "hv-vssd.service";
 
 /// What Microsoft's checks and backup products ask for.
@@ -42,13 +39,6 @@ fn with_packages(mut system: System<'static>, revisions: &[u32]) -> Step<System<
         system = system.file(&package::deb(*revision)?, &deb(*revision));
     }
     Ok(system)
-}
-
-/// Runs what needs more than the usual time: dpkg, and systemctl where it reloads systemd for each name.
-fn run(guest: &Guest, command: &str) -> Step<()> {
-    let ended = guest.exec(&["/bin/sh", "-euc", command], DPKG_LIMIT)?;
-    promise!(ended.status == Some(0), "{command}: {ended:?}");
-    Ok(())
 }
 
 fn main_pid(guest: &Guest) -> Step<String> {
@@ -85,7 +75,7 @@ fn active_under_all_names(guest: &Guest) -> Step<()> {
 
 /// An upgrade leaves off what the administrator has switched off.
 fn stays_off(guest: &Guest, revision: u32, state: &str) -> Step<()> {
-    run(guest, &install(revision))?;
+    booted::run(guest, &install(revision))?;
     let said = guest.sh(&format!("systemctl is-enabled {UNIT} || true"))?;
     promise!(
         said.trim() == state,
@@ -120,7 +110,7 @@ scenario! {
             others.push(booted::property(&guest, name, "MainPID")?);
         }
 
-        run(&guest, &install(1))?;
+        booted::run(&guest, &install(1))?;
         bed.agent.wait_registered(&mut guest)?;
         checkpoint(&mut guest)?;
         let left = guest.sh("pidof hv_vss_daemon || true")?;
@@ -141,11 +131,11 @@ scenario! {
         active_under_all_names(&guest)?;
         booted::nothing_failed(&guest)?;
 
-        run(&guest, &format!("systemctl disable --now {UNIT}"))?;
+        booted::run(&guest, &format!("systemctl disable --now {UNIT}"))?;
         stays_off(&guest, 2, "disabled")?;
-        run(&guest, &format!("systemctl mask {UNIT}"))?;
+        booted::run(&guest, &format!("systemctl mask {UNIT}"))?;
         stays_off(&guest, 2, "masked")?;
-        run(&guest, &format!("systemctl unmask {UNIT}; systemctl enable --now {UNIT}"))?;
+        booted::run(&guest, &format!("systemctl unmask {UNIT}; systemctl enable --now {UNIT}"))?;
         bed.agent.wait_registered(&mut guest)?;
         checkpoint(&mut guest)?;
         booted::nothing_failed(&guest)?;
@@ -173,7 +163,7 @@ fn dies_in_a_hold(guest: &mut Guest) -> Step<()> {
 
 /// Starts the service again after a step that stopped it for the sake of a removal.
 fn comes_back(bed: &Bed, guest: &mut Guest) -> Step<()> {
-    run(
+    booted::run(
         guest,
         &format!(
             "systemctl daemon-reload; systemctl reset-failed {UNIT} || true; systemctl start {UNIT}"
@@ -213,7 +203,7 @@ scenario! {
         faults::fails(&mut guest, Operation::THAW, held::SOON)?;
         comes_back(bed, &mut guest)?;
 
-        run(&guest, "dpkg --remove hv-vssd")?;
+        booted::run(&guest, "dpkg --remove hv-vssd")?;
         let state = installed_version(&guest)?;
         promise!(state.starts_with("config-files "), "after the removal: {state}");
         let [name, ..] = NAMES;
@@ -221,7 +211,7 @@ scenario! {
         promise!(unit.ends_with("/hv-vss-daemon.service"), "the C daemon's name stands for {unit:?}");
         Agent::CDaemon.wait_registered(&mut guest)?;
         checkpoint(&mut guest)?;
-        run(&guest, "dpkg --purge hv-vssd")?;
+        booted::run(&guest, "dpkg --purge hv-vssd")?;
         let left = guest.sh("find / -xdev -iname '*hv*vssd*'; find /run -iname '*hv*vssd*'")?;
         promise!(left.is_empty(), "left behind: {left}");
         checkpoint(&mut guest)?;

@@ -200,7 +200,7 @@ scenario! {
         bed.measured("upgrade", took);
         bed.agent.wait_registered(&mut guest)?;
         checkpoint(&mut guest)?;
-        guest.sh("dpkg --remove hyperv-daemons; systemctl daemon-reload; udevadm control --reload; udevadm trigger --settle")?;
+        booted::run(&guest, "dpkg --remove hyperv-daemons; systemctl daemon-reload; udevadm control --reload; udevadm trigger --settle")?;
         bed.agent.wait_registered(&mut guest)?;
         checkpoint(&mut guest)?;
         let said = active(&guest)?;
