@@ -26,7 +26,7 @@ use qmp::Qmp;
 pub use trace::Event;
 
 /// A command in the guest has this long unless said otherwise.
-pub const COMMAND_LIMIT: Duration = Duration::from_secs(30);
+pub const COMMAND_LIMIT: Duration = Duration::from_secs(60);
 
 /// What to boot.
 #[derive(Debug)]
