@@ -32,6 +32,7 @@ use crate::command;
 use crate::debian::Variant;
 use crate::error::{BedResult, Context, Failure, Step};
 use crate::guest::{Disk, FsKind, Guest, SystemPlan, poll_until};
+use crate::images;
 use crate::package;
 
 /// From the start of systemd to the end of all that it starts, on a busy machine.
@@ -300,5 +301,24 @@ const LONG: Duration = Duration::from_secs(180);
 pub fn run(guest: &Guest, command: &str) -> Step<()> {
     let ended = guest.exec(&["/bin/sh", "-euc", command], LONG)?;
     crate::promise!(ended.status == Some(0), "{command}: {ended:?}");
+    Ok(())
+}
+
+/// Copies of an ext4 `/` and of the volume, taken in a hold, need no repair, and hold all that was synced.
+///
+/// # Errors
+/// They do, or records are missing.
+pub fn clean_and_complete(root: &Path, synced: u64, volume: &Path) -> Step<()> {
+    for copy in [root, volume] {
+        if let Some(unclean) = images::unclean(FsKind::Ext4, copy)? {
+            return Err(Failure::Promise(format!("{}: {unclean}", copy.display())));
+        }
+    }
+    let content = images::extract(FsKind::Ext4, root, "var/tmp/records")?;
+    let records = crate::writer::whole_records(&content);
+    crate::promise!(
+        records >= synced,
+        "{records} records in the image, {synced} were fsynced"
+    );
     Ok(())
 }

@@ -8,7 +8,7 @@ use tests::assets::Kernel;
 use tests::booted::{self, System, WRITTEN};
 use tests::error::{Failure, Step};
 use tests::footprint::Footprint;
-use tests::guest::{FsKind, Guest};
+use tests::guest::Guest;
 use tests::host::Operation;
 use tests::scenario::Bed;
 use tests::steps::{succeeds, writers_go_on, writers_sleep};
@@ -126,14 +126,7 @@ scenario! {
         thaws.report(bed, "THAW");
         drop(guest);
         let Some((root, synced, volume)) = image else { return Err(Failure::Promise("no image".into())) };
-        for copy in [&root, &volume] {
-            if let Some(unclean) = images::unclean(FsKind::Ext4, copy)? {
-                return Err(Failure::Promise(format!("{}: {unclean}", copy.display())));
-            }
-        }
-        let content = images::extract(FsKind::Ext4, &root, "var/tmp/records")?;
-        let records = tests::writer::whole_records(&content);
-        promise!(records >= synced, "{records} records in the image, {synced} were fsynced");
+        booted::clean_and_complete(&root, synced, &volume)?;
         Ok(format!(
             "{} of {} statuses 0; the same processes, {} threads and {} open files as after {SETTLED}; {} KiB resident, then {}; the last image clean and complete",
             rounds * 3, rounds * 3, grown.threads, grown.files, settled.resident, grown.resident
