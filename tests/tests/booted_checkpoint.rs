@@ -12,7 +12,7 @@ scenario! {
     row: "1", "a booted Debian: / itself and a volume of LVM under writers, journald persistent; three times; the images copied in the last hold",
     c_daemon_gap: None,
     fn a_booted_debian_is_frozen_and_lives_on(bed) {
-        let mut guest = bed.boot_system(&System::new())?;
+        let mut guest = bed.boot_system(&System::new().from_power_on())?;
         let journald = booted::property(&guest, "systemd-journald", "MainPID")?;
         let [on_root, _] = WRITTEN;
         let points = WRITTEN.map(ToOwned::to_owned);
@@ -55,7 +55,7 @@ scenario! {
     row: "2", "a booted Debian on xfs: file 1, checkpoint, file 2, restore: it boots from the images",
     c_daemon_gap: None,
     fn a_restored_debian_boots_with_what_came_before_and_nothing_after(bed) {
-        let system = System::new().root(FsKind::Xfs);
+        let system = System::new().root(FsKind::Xfs).from_power_on();
         let mut guest = bed.boot_system(&system)?;
         for point in WRITTEN {
             guest.write(&format!("{point}/file1"), "before the checkpoint")?;

@@ -26,7 +26,7 @@ const DATA: usize = 4;
 const IMAGE: usize = 5;
 
 /// For a server to start or a load to show, on a busy machine.
-const SOON: Duration = Duration::from_secs(120);
+const SOON: Duration = Duration::from_secs(300);
 
 /// Run before systemd is: no server starts on its own before its data is where it should be. The disks of a machine that
 /// copies images all the time may need half a minute for a server's sync.
@@ -251,7 +251,7 @@ scenario! {
     c_daemon_gap: Some("has no hooks: success is told whatever state the servers are in"),
     fn servers_that_hang_keep_nothing_frozen(bed) {
         let mut guest = ready(bed)?;
-        guest.sh("mkdir -p /etc/hv-vssd; printf '[hooks]\nlimit = 40\n' >/etc/hv-vssd/config.toml; systemctl restart hv-vss-daemon")?;
+        guest.sh("mkdir -p /etc/hv-vssd; printf '[hooks]\nlimit = 100\ntotal = 200\n' >/etc/hv-vssd/config.toml; systemctl restart hv-vss-daemon")?;
         bed.agent.wait_registered(&mut guest)?;
         let servers = [("mariadbd", "innodb"), ("postgres", "postgresql"), ("redis-server", "redis")];
         for (process, load) in servers {

@@ -36,8 +36,12 @@ use crate::error::{BedError, BedResult, Context};
 use crate::guest::{Disk, FsKind};
 use crate::paths;
 
-/// The variants that the tests of the project use.
+/// The variants that the tests of the project use; those that take longest last.
 pub const SETS: &[Variant<'static>] = &[
+    Variant {
+        root: FsKind::Ext4,
+        packages: &["apparmor"],
+    },
     Variant {
         root: FsKind::Ext4,
         packages: &[],
@@ -49,10 +53,6 @@ pub const SETS: &[Variant<'static>] = &[
     Variant {
         root: FsKind::Ext4,
         packages: &["postgresql", "mariadb-server", "redis-server"],
-    },
-    Variant {
-        root: FsKind::Ext4,
-        packages: &["apparmor"],
     },
 ];
 
@@ -95,9 +95,9 @@ impl Made {
         &self.root
     }
 
-    /// What it was made of.
-    fn stamp(&self) -> BedResult<String> {
-        let file = self.home.join("stamp");
+    /// What it was made of; of one with a package that, too.
+    pub(crate) fn stamp(&self) -> BedResult<String> {
+        let file = self.root.with_file_name("stamp");
         fs::read_to_string(&file).doing(|| format!("reading {}", file.display()))
     }
 
@@ -112,7 +112,7 @@ impl Made {
 
 impl Variant<'_> {
     /// As a directory's name.
-    fn name(self) -> String {
+    pub(crate) fn name(self) -> String {
         let words = std::iter::once(self.root.name()).chain(self.packages.iter().copied());
         words.collect::<Vec<_>>().join("+")
     }

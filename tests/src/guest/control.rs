@@ -10,7 +10,7 @@ use std::time::Duration;
 use crate::error::{BedError, BedResult, Context};
 use crate::proto::{self, Call, Reply, Request, Response};
 
-/// From power-on to the greeting of the guest's init, on a busy machine.
+/// From power-on to the greeting of the guest's init, or from a kept state to an answer, on a busy machine.
 const BOOT_LIMIT: Duration = Duration::from_secs(90);
 
 type Answer = Result<Reply, String>;
@@ -52,14 +52,35 @@ impl Pending {
 }
 
 impl Control {
-    /// Waits for the greeting, then dispatches answers in a thread of its own.
+    /// Waits for the greeting of a guest that boots.
     pub(super) fn connect(stream: UnixStream) -> BedResult<Self> {
-        let mut input = stream
-            .try_clone()
-            .doing(|| "cloning the control socket".into())?;
         let waiting = Waiting::default();
         let (greeted, greeting) = channel();
         register(&waiting, 0, greeted);
+        let control = Self::dispatch(stream, waiting)?;
+        let boot = Pending {
+            answer: greeting,
+            what: "power-on".into(),
+        };
+        boot.wait(BOOT_LIMIT)?;
+        Ok(control)
+    }
+
+    /// Waits for an answer of a guest that goes on: it has greeted before.
+    pub(super) fn resume(stream: UnixStream) -> BedResult<Self> {
+        let control = Self::dispatch(stream, Waiting::default())?;
+        let read = Call::Read {
+            path: "/proc/uptime".into(),
+        };
+        control.start(read)?.wait(BOOT_LIMIT)?;
+        Ok(control)
+    }
+
+    /// Dispatches answers in a thread of its own.
+    fn dispatch(stream: UnixStream, waiting: Waiting) -> BedResult<Self> {
+        let mut input = stream
+            .try_clone()
+            .doing(|| "cloning the control socket".into())?;
         let dispatch = waiting.clone();
         std::thread::spawn(move || {
             while let Ok(frame) = proto::read_frame(&mut input) {
@@ -78,11 +99,6 @@ impl Control {
                 waiting.clear();
             }
         });
-        let boot = Pending {
-            answer: greeting,
-            what: "power-on".into(),
-        };
-        boot.wait(BOOT_LIMIT)?;
         Ok(Self {
             stream: Mutex::new(stream),
             waiting,

@@ -6,10 +6,12 @@ mod files;
 mod processes;
 mod qemu;
 mod qmp;
+mod saved;
 mod service;
 mod trace;
 mod writers;
 
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -23,6 +25,7 @@ pub use control::Pending;
 pub use disk::{Disk, FsKind};
 use qemu::{Machine, Qemu};
 use qmp::Qmp;
+pub use saved::Saved;
 pub use trace::Event;
 
 /// A command in the guest has this long unless said otherwise.
@@ -62,6 +65,18 @@ pub struct SystemPlan<'a> {
     pub name: String,
 }
 
+/// What all kinds of guests are started from.
+struct PowerOn<'a> {
+    kernel: Kernel,
+    initrd: &'a Path,
+    disks: &'a [Disk],
+    memory_mib: u32,
+    append: &'a str,
+    state: Option<PathBuf>,
+    /// Where its modules are.
+    modules: &'static str,
+}
+
 /// Memory of a guest that is an initramfs alone, in MiB.
 const MEMORY_MIB: u32 = 768;
 
@@ -89,13 +104,16 @@ impl Guest {
         let (dir, initrd) = prepare(plan.kernel, &plan.name)?;
         assets::append_programs(&initrd, plan.with_hv_vssd)?;
         Self::power_on(
-            plan.kernel,
+            PowerOn {
+                kernel: plan.kernel,
+                initrd: &initrd,
+                disks: plan.disks,
+                memory_mib: MEMORY_MIB,
+                append: "",
+                state: None,
+                modules: "/lib",
+            },
             dir,
-            &initrd,
-            plan.disks,
-            MEMORY_MIB,
-            "",
-            "/lib",
         )
     }
 
@@ -117,53 +135,69 @@ impl Guest {
                 ""
             }
         );
-        let modules = crate::proto::MODULES_DIR;
         Self::power_on(
-            plan.kernel,
+            PowerOn {
+                kernel: plan.kernel,
+                initrd: &initrd,
+                disks: plan.disks,
+                memory_mib: plan.memory_mib,
+                append: &append,
+                state: None,
+                modules: crate::proto::MODULES_DIR,
+            },
             dir,
-            &initrd,
-            plan.disks,
-            plan.memory_mib,
-            &append,
-            modules,
         )
     }
 
-    fn power_on(
-        kernel: Kernel,
-        dir: PathBuf,
-        initrd: &Path,
-        disks: &[Disk],
-        memory_mib: u32,
-        append: &str,
-        modules: &'static str,
-    ) -> BedResult<Self> {
+    /// Goes on from the kept state of a booted system.
+    ///
+    /// # Errors
+    /// QEMU does not take it, or the guest does not answer in time.
+    pub fn restore(saved: &Saved<'_>) -> BedResult<Self> {
+        // The initramfs has done its work; QEMU wants one all the same.
+        let (dir, initrd) = prepare(saved.kernel, &saved.name)?;
+        let disks = (0..saved.disks).map(|number| Disk::copy_of(&saved.disk(number)));
+        Self::power_on(
+            PowerOn {
+                kernel: saved.kernel,
+                initrd: &initrd,
+                disks: &disks.collect::<Vec<_>>(),
+                memory_mib: saved.memory_mib,
+                append: "",
+                state: Some(saved.state()),
+                modules: crate::proto::MODULES_DIR,
+            },
+            dir,
+        )
+    }
+
+    fn power_on(plan: PowerOn<'_>, dir: PathBuf) -> BedResult<Self> {
         let mut images = Vec::new();
         let mut drives = Vec::new();
-        for (number, disk) in disks.iter().enumerate() {
+        for (number, disk) in plan.disks.iter().enumerate() {
             let image = dir.join(format!("disk{number}.img"));
-            disk.make(&image)?;
             drives.push((image.clone(), disk.drive_options()));
             images.push(image);
         }
-        let (qemu, sockets) = Qemu::start(&Machine {
-            vmlinuz: &assets::find(kernel)?.vmlinuz,
-            initrd,
+        let machine = Machine {
+            vmlinuz: &assets::find(plan.kernel)?.vmlinuz,
+            initrd: plan.initrd,
             disks: &drives,
-            memory_mib,
-            append,
+            memory_mib: plan.memory_mib,
+            append: plan.append,
+            state: plan.state,
             dir: &dir,
-        })?;
-        let control = Control::connect(sockets.control)?;
+        };
+        let (qemu, control, vmbus, monitor) = started(&machine, plan.disks)?;
         Ok(Self {
             control,
-            host: Some(Host::new(sockets.vmbus)?),
-            monitor: Qmp::new(sockets.monitor)?,
+            host: Some(Host::new(vmbus)?),
+            monitor: Qmp::new(monitor)?,
             qemu,
             dir,
             jobs: std::cell::RefCell::default(),
             disks: images,
-            modules,
+            modules: plan.modules,
         })
     }
 
@@ -214,6 +248,40 @@ impl Drop for Guest {
             log.push_str(&text);
         }
         let _ = std::fs::write(self.dir.join("jobs.log"), log);
+    }
+}
+
+/// QEMU's software emulation now and then dies of an assertion of its own at power-on. So often it is started.
+const STARTS: u32 = 3;
+
+/// Makes a machine's disks and powers it on until its init answers; anew, if the emulator has died.
+fn started(
+    machine: &Machine<'_>,
+    disks: &[Disk],
+) -> BedResult<(Qemu, Control, UnixStream, UnixStream)> {
+    let mut starts = 0;
+    loop {
+        starts += 1;
+        for (disk, (image, _)) in disks.iter().zip(machine.disks) {
+            // What is left of a dead start would be added to.
+            let _ = std::fs::remove_file(image);
+            disk.make(image)?;
+        }
+        let (qemu, sockets) = Qemu::start(machine)?;
+        let control = match machine.state {
+            None => Control::connect(sockets.control),
+            Some(_) => Control::resume(sockets.control),
+        };
+        match control {
+            Ok(control) => return Ok((qemu, control, sockets.vmbus, sockets.monitor)),
+            Err(error) => {
+                drop(qemu);
+                if starts == STARTS || !qemu::has_died(machine.dir) {
+                    return Err(error);
+                }
+                println!("the emulator died at power-on: once more");
+            }
+        }
     }
 }
 

@@ -26,6 +26,8 @@ pub(super) struct Machine<'a> {
     pub(super) memory_mib: u32,
     /// Words added to the kernel's command line.
     pub(super) append: &'a str,
+    /// The state that it goes on from, in place of a boot.
+    pub(super) state: Option<PathBuf>,
     /// For its logs.
     pub(super) dir: &'a Path,
 }
@@ -47,6 +49,12 @@ fn accelerator() -> &'static str {
     } else {
         "tcg"
     }
+}
+
+/// Whether the emulator whose log is in this directory ended by an assertion of its own.
+pub(crate) fn has_died(dir: &Path) -> bool {
+    let log = std::fs::read_to_string(dir.join("qemu.log"));
+    log.is_ok_and(|log| log.contains("Assertion `"))
 }
 
 impl Qemu {
@@ -122,6 +130,9 @@ impl Qemu {
                     ),
                 ])
                 .args(["-device", &format!("virtio-blk-pci,drive=d{number}")]);
+        }
+        if let Some(state) = &machine.state {
+            command.args(["-incoming", &format!("file:{}", state.display())]);
         }
         let child = command
             .stdin(Stdio::null())

@@ -1,5 +1,6 @@
-//! QEMU's machine protocol: pausing the whole guest, as Hyper-V does.
+//! QEMU's machine protocol: pausing the whole guest, as Hyper-V does, and keeping its state.
 
+use std::collections::HashMap;
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::net::UnixStream;
 
@@ -23,12 +24,18 @@ impl Qmp {
 
     /// Runs a command without arguments.
     pub(super) fn command(&mut self, name: &str) -> BedResult<()> {
-        writeln!(self.stream.get_mut(), "{{\"execute\":\"{name}\"}}")
-            .doing(|| format!("sending {name} to QEMU"))?;
+        self.execute(name, &[]).map(|_| ())
+    }
+
+    /// Runs a command, and returns the line with what it says.
+    pub(super) fn execute(&mut self, name: &str, arguments: &[(&str, &str)]) -> BedResult<String> {
+        let arguments: HashMap<_, _> = arguments.iter().copied().collect();
+        let request = serde_json::json!({ "execute": name, "arguments": arguments });
+        writeln!(self.stream.get_mut(), "{request}").doing(|| format!("sending {name} to QEMU"))?;
         loop {
             let line = self.read()?;
             if line.contains("\"return\"") {
-                return Ok(());
+                return Ok(line);
             }
             if line.contains("\"error\"") {
                 return Err(BedError::Setup(format!("QEMU refuses {name}: {line}")));

@@ -16,10 +16,15 @@
 //! # }
 //! ```
 //!
+//! A system to which nothing was added goes on from the kept state of one that has booted (`snapshot`): its clock then shows
+//! the time of that boot. [`System::from_power_on`] has it boot.
+//!
 //! The guest's commands (`sh`, `read`, `write`, `spawn`, …) see the Debian system. The server
 //! that carries them out is no unit of systemd's and lives in memory: it answers while `/` is
 //! frozen and whatever systemd is told to stop. What a command touches may sleep all the same;
 //! its time limit ends the wait, not the process.
+
+mod snapshot;
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -29,7 +34,7 @@ use std::time::Duration;
 
 use crate::agent::Agent;
 use crate::command;
-use crate::debian::Variant;
+use crate::debian::{Made, Variant};
 use crate::error::{BedResult, Context, Failure, Step};
 use crate::guest::{Disk, FsKind, Guest, SystemPlan, poll_until};
 use crate::images;
@@ -50,6 +55,7 @@ pub struct System<'a> {
     disks: Vec<Disk>,
     plugged: bool,
     with_agent: bool,
+    from_power_on: bool,
     memory_mib: u32,
 }
 
@@ -73,6 +79,7 @@ impl<'a> System<'a> {
             disks: Vec::new(),
             plugged: true,
             with_agent: true,
+            from_power_on: false,
             memory_mib: 768,
         }
     }
@@ -136,14 +143,31 @@ impl<'a> System<'a> {
         self
     }
 
-    /// Its disks, as they were made.
-    pub(crate) fn fresh_disks(&self, agent: Agent) -> Step<Vec<Disk>> {
-        let made = if self.with_agent && agent == Agent::HvVssd {
-            self.variant.with_package(&package::deb(1)?)?
+    /// Booted for this test alone, where the boot is a part of what is tested.
+    #[must_use]
+    pub fn from_power_on(mut self) -> Self {
+        self.from_power_on = true;
+        self
+    }
+
+    /// Whether any booted system of this kind will do.
+    pub(crate) fn is_ordinary(&self) -> bool {
+        let untouched = self.files.is_empty() && self.setup.is_empty() && self.disks.is_empty();
+        untouched && self.plugged && self.with_agent && !self.from_power_on
+    }
+
+    /// The system on its disks.
+    fn made(&self, agent: Agent) -> BedResult<Made> {
+        if self.with_agent && agent == Agent::HvVssd {
+            self.variant.with_package(&package::deb(1)?)
         } else {
-            self.variant.find_or_make()?
-        };
-        Ok(made.disks())
+            self.variant.find_or_make()
+        }
+    }
+
+    /// Its disks, as they were made.
+    pub(crate) fn fresh_disks(&self, agent: Agent) -> BedResult<Vec<Disk>> {
+        Ok(self.made(agent)?.disks())
     }
 
     /// Powers it on.

@@ -1,0 +1,75 @@
+//! A running guest's whole state, kept in files: guests that go on from it need not boot.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use super::{Guest, poll_until};
+use crate::assets::Kernel;
+use crate::error::{BedError, BedResult, Context};
+use crate::images;
+
+/// Memory and devices of an emulated guest, written to a file on a busy machine.
+const LIMIT: Duration = Duration::from_secs(120);
+
+/// A state that was kept.
+#[derive(Debug)]
+pub struct Saved<'a> {
+    /// The kernel that runs in it.
+    pub kernel: Kernel,
+    /// The directory that [`Guest::save`] has filled.
+    pub from: &'a Path,
+    /// How many disks it has.
+    pub disks: usize,
+    /// Its memory in MiB.
+    pub memory_mib: u32,
+    /// A name for the kept files of a failed run.
+    pub name: String,
+}
+
+impl Saved<'_> {
+    pub(super) fn state(&self) -> PathBuf {
+        state(self.from)
+    }
+
+    pub(super) fn disk(&self, number: usize) -> PathBuf {
+        disk(self.from, number)
+    }
+}
+
+fn state(dir: &Path) -> PathBuf {
+    dir.join("state")
+}
+
+fn disk(dir: &Path, number: usize) -> PathBuf {
+    dir.join(format!("disk{number}.img"))
+}
+
+impl Guest {
+    /// Stops the guest and keeps its memory, devices and disks in a directory. Nothing may be under way in it.
+    ///
+    /// # Errors
+    /// QEMU refuses, or a file cannot be written.
+    pub fn save(mut self, into: &Path) -> BedResult<()> {
+        self.pause(true)?;
+        let to = format!("file:{}", state(into).display());
+        self.monitor.execute("migrate", &[("uri", &to)])?;
+        let ended = poll_until(LIMIT, || {
+            let said = self.monitor.execute("query-migrate", &[])?;
+            if said.contains("\"failed\"") {
+                return Err(BedError::Setup(format!("QEMU keeps no state: {said}")));
+            }
+            Ok(said.contains("\"completed\"").then_some(()))
+        })?;
+        ended.ok_or(BedError::Timeout {
+            what: "a guest's state".into(),
+            limit: LIMIT,
+        })?;
+        for (number, image) in self.disks.iter().enumerate() {
+            images::copy(image, &disk(into, number))?;
+        }
+        let dir = self.dir.clone();
+        drop(self);
+        fs::remove_dir_all(&dir).doing(|| format!("removing {}", dir.display()))
+    }
+}
