@@ -192,7 +192,7 @@ impl Guest {
         Ok(Self {
             control,
             host: Some(Host::new(vmbus)?),
-            monitor: Qmp::new(monitor)?,
+            monitor,
             qemu,
             dir,
             jobs: std::cell::RefCell::default(),
@@ -255,10 +255,7 @@ impl Drop for Guest {
 const STARTS: u32 = 3;
 
 /// Makes a machine's disks and powers it on until its init answers; anew, if the emulator has died.
-fn started(
-    machine: &Machine<'_>,
-    disks: &[Disk],
-) -> BedResult<(Qemu, Control, UnixStream, UnixStream)> {
+fn started(machine: &Machine<'_>, disks: &[Disk]) -> BedResult<(Qemu, Control, UnixStream, Qmp)> {
     let mut starts = 0;
     loop {
         starts += 1;
@@ -268,12 +265,17 @@ fn started(
             disk.make(image)?;
         }
         let (qemu, sockets) = Qemu::start(machine)?;
-        let control = match machine.state {
-            None => Control::connect(sockets.control),
-            Some(_) => Control::resume(sockets.control),
-        };
-        match control {
-            Ok(control) => return Ok((qemu, control, sockets.vmbus, sockets.monitor)),
+        let answers = Qmp::new(sockets.monitor).and_then(|mut monitor| {
+            let control = if machine.state.is_some() {
+                monitor.go_on()?;
+                Control::resume(sockets.control)?
+            } else {
+                Control::connect(sockets.control)?
+            };
+            Ok((control, monitor))
+        });
+        match answers {
+            Ok((control, monitor)) => return Ok((qemu, control, sockets.vmbus, monitor)),
             Err(error) => {
                 drop(qemu);
                 if starts == STARTS || !qemu::has_died(machine.dir) {

@@ -4,6 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use super::qmp::Qmp;
 use super::{Guest, poll_until};
 use crate::assets::Kernel;
 use crate::error::{BedError, BedResult, Context};
@@ -43,6 +44,21 @@ fn state(dir: &Path) -> PathBuf {
 
 fn disk(dir: &Path, number: usize) -> PathBuf {
     dir.join(format!("disk{number}.img"))
+}
+
+impl Qmp {
+    /// Lets a guest go on whose kept state is being read: it comes back stopped, as it was kept.
+    pub(super) fn go_on(&mut self) -> BedResult<()> {
+        let read = poll_until(LIMIT, || {
+            let status = self.execute("query-status", &[])?;
+            Ok::<_, BedError>((!status.contains("\"inmigrate\"")).then_some(()))
+        })?;
+        read.ok_or(BedError::Timeout {
+            what: "a guest's kept state".into(),
+            limit: LIMIT,
+        })?;
+        self.command("cont")
+    }
 }
 
 impl Guest {
