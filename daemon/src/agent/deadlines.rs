@@ -7,7 +7,7 @@ use super::session::Session;
 use super::states::{Action, Answer, Next, State};
 
 impl Session {
-    /// When [`Event::Tick`] is wanted, if nothing happens before.
+    /// When [`Event::Tick`](super::session::Event::Tick) is wanted, if nothing happens before.
     #[must_use]
     pub fn deadline(&self) -> Option<Instant> {
         match self.state {
