@@ -223,7 +223,7 @@ scenario! {
     fn images_of_databases_start_clean(bed) {
         let mut guest = ready(bed)?;
         // Many where only `tests/run full` looks: a round takes half a minute, and the kernels differ in nothing that a database sees.
-        let rounds: u32 = if bed.agent == Agent::HvVssd && bed.kernel == Kernel::V6_12 { 20 } else { 6 };
+        let rounds: u32 = if bed.agent == Agent::HvVssd && bed.kernel == Kernel::V6_12 { 20 } else { 4 };
         let started = Instant::now();
         for round in 1..=rounds {
             if round == rounds.div_ceil(2) + 1 {
