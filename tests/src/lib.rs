@@ -19,6 +19,7 @@ pub mod guest;
 pub mod held;
 pub mod host;
 pub mod images;
+mod kept;
 pub mod package;
 pub mod paths;
 pub mod proto;

@@ -3,15 +3,14 @@
 //! `testbed-prepare` makes it; a test that finds it missing, or older than what it is made of, makes it anew. So no
 //! test installs yesterday's program.
 
-use std::fs::{self, File};
+use std::fs;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use nix::fcntl::{Flock, FlockArg};
-
 use crate::command::run;
 use crate::error::{BedError, BedResult, Context};
+use crate::kept::lock;
 use crate::paths;
 
 /// The package's revisions: the one that is installed, and the one that it is upgraded to.
@@ -65,13 +64,6 @@ pub fn deb(revision: u32) -> BedResult<PathBuf> {
         .env("BINARY", &program))?;
     fs::write(&stamp_file, stamp).doing(|| format!("writing {}", stamp_file.display()))?;
     Ok(package)
-}
-
-fn lock(path: &Path) -> BedResult<Flock<File>> {
-    let file = File::create(path).doing(|| format!("opening {}", path.display()))?;
-    Flock::lock(file, FlockArg::LockExclusive)
-        .map_err(|(_, errno)| errno)
-        .doing(|| format!("locking {}", path.display()))
 }
 
 /// Changes whenever the program or a source of the package does.

@@ -12,7 +12,7 @@ use crate::agent::Agent;
 use crate::assets::Kernel;
 use crate::booted::System;
 use crate::error::{Failure, Step};
-use crate::guest::{Disk, Guest, Plan};
+use crate::guest::{self, Disk, Guest, Plan};
 use crate::paths;
 use crate::report::{self, Line, Verdict};
 
@@ -118,9 +118,8 @@ fn forget_crashed_emulator(name: &str) -> bool {
     for dir in runs.into_iter().flatten().flatten() {
         let path = dir.path();
         let ours = dir.file_name().to_string_lossy().starts_with(&prefix);
-        let log = std::fs::read_to_string(path.join("qemu.log")).unwrap_or_default();
         let console = std::fs::read_to_string(path.join("console.log")).unwrap_or_default();
-        if ours && (log.contains("Assertion `") || console.contains(LOST_TIMER)) {
+        if ours && (guest::has_died(&path) || console.contains(LOST_TIMER)) {
             crashed = true;
             let _ = std::fs::remove_dir_all(path);
         }

@@ -8,12 +8,11 @@ mod packages;
 mod root;
 mod stub;
 
-use std::fs::{self, File};
-use std::path::{Path, PathBuf};
-
-use nix::fcntl::{Flock, FlockArg};
+use std::fs;
+use std::path::PathBuf;
 
 use crate::error::{BedError, BedResult, Context};
+use crate::kept::lock;
 use crate::paths;
 
 pub use overlay::{append_programs, append_system};
@@ -118,13 +117,6 @@ pub fn prepare(kernel: Kernel) -> BedResult<String> {
     .doing(|| "keeping vmlinuz".into())?;
     fs::write(&stamp_file, stamp).doing(|| "writing the stamp".into())?;
     Ok(format!("{release}: prepared"))
-}
-
-fn lock(path: &Path) -> BedResult<Flock<File>> {
-    let file = File::create(path).doing(|| format!("opening {}", path.display()))?;
-    Flock::lock(file, FlockArg::LockExclusive)
-        .map_err(|(_, errno)| errno)
-        .doing(|| format!("locking {}", path.display()))
 }
 
 /// What the assets of a kernel were made of.

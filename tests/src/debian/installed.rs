@@ -6,11 +6,12 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use super::{Made, ROOT_IMAGE, Variant, lock};
+use super::{Made, ROOT_IMAGE, Variant};
 use crate::assets::Kernel;
 use crate::command::run;
 use crate::error::{BedError, BedResult, Context};
 use crate::guest::{Disk, Guest, Plan};
+use crate::kept;
 use crate::paths;
 
 /// For dpkg in an emulated guest, on a busy machine.
@@ -26,22 +27,12 @@ impl Variant<'_> {
     /// The system cannot be made, or dpkg fails: it says why.
     pub fn with_package(self, package: &Path) -> BedResult<Made> {
         let base = self.find_or_make()?;
-        let name = self.name();
+        let name = format!("{}.installed", self.name());
         let parent = paths::testbed().join("debian");
-        let home = parent.join(format!("{name}.installed"));
-        let _lock = lock(&parent.join(format!("{name}.installed.lock")))?;
-        let stamp = stamp(&base, package)?;
-        if !fs::read_to_string(home.join("stamp")).is_ok_and(|old| old == stamp) {
-            let scratch =
-                tempfile::tempdir_in(&parent).doing(|| "making a scratch directory".into())?;
-            let kept = scratch.path().join("kept");
-            fs::create_dir(&kept).doing(|| format!("making {}", kept.display()))?;
-            self.install(&base, package, &kept.join(ROOT_IMAGE))?;
-            fs::write(kept.join("stamp"), stamp).doing(|| "writing the stamp".into())?;
-            let _ = fs::remove_dir_all(&home);
-            fs::rename(&kept, &home).doing(|| format!("keeping {}", home.display()))?;
-        }
-        Ok(base.with_root(home.join(ROOT_IMAGE)))
+        kept::directory(&parent, &name, &stamp(&base, package)?, |into| {
+            self.install(&base, package, &into.join(ROOT_IMAGE))
+        })?;
+        Ok(base.with_root(parent.join(name).join(ROOT_IMAGE)))
     }
 
     /// Installs the package into a copy of the system's `/`, as a chroot: no systemd runs there.

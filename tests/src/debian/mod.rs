@@ -24,16 +24,15 @@ mod installed;
 mod provision;
 mod tree;
 
-use std::fs::{self, File};
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-
-use nix::fcntl::{Flock, FlockArg};
 
 use crate::assets::{self, Kernel};
 use crate::command::run;
 use crate::error::{BedError, BedResult, Context};
 use crate::guest::{Disk, FsKind};
+use crate::kept::lock;
 use crate::paths;
 
 /// The variants that the tests of the project use; those that take longest last.
@@ -194,11 +193,4 @@ fn candidate(package: &str) -> BedResult<String> {
             "apt knows no package {package}: run `apt-get update`, or tests/run as root"
         ))
     })
-}
-
-fn lock(path: &Path) -> BedResult<Flock<File>> {
-    let file = File::create(path).doing(|| format!("opening {}", path.display()))?;
-    Flock::lock(file, FlockArg::LockExclusive)
-        .map_err(|(_, errno)| errno)
-        .doing(|| format!("locking {}", path.display()))
 }

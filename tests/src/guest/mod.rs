@@ -23,6 +23,7 @@ use crate::proto::{Call, Reply};
 use control::Control;
 pub use control::Pending;
 pub use disk::{Disk, FsKind};
+pub(crate) use qemu::has_died;
 use qemu::{Machine, Qemu};
 use qmp::Qmp;
 pub use saved::Saved;
@@ -154,13 +155,13 @@ impl Guest {
     /// # Errors
     /// QEMU does not take it, or the guest does not answer in time.
     pub fn restore(saved: &Saved<'_>) -> BedResult<Self> {
-        // The initramfs has done its work; QEMU wants one all the same.
-        let (dir, initrd) = prepare(saved.kernel, &saved.name)?;
+        let dir = run_dir(&saved.name)?;
         let disks = (0..saved.disks).map(|number| Disk::copy_of(&saved.disk(number)));
         Self::power_on(
             PowerOn {
                 kernel: saved.kernel,
-                initrd: &initrd,
+                // It has done its work; QEMU wants one all the same.
+                initrd: &assets::find(saved.kernel)?.base,
                 disks: &disks.collect::<Vec<_>>(),
                 memory_mib: saved.memory_mib,
                 append: "",
@@ -175,7 +176,7 @@ impl Guest {
         let mut images = Vec::new();
         let mut drives = Vec::new();
         for (number, disk) in plan.disks.iter().enumerate() {
-            let image = dir.join(format!("disk{number}.img"));
+            let image = saved::disk(&dir, number);
             drives.push((image.clone(), disk.drive_options()));
             images.push(image);
         }
@@ -278,7 +279,7 @@ fn started(machine: &Machine<'_>, disks: &[Disk]) -> BedResult<(Qemu, Control, U
             Ok((control, monitor)) => return Ok((qemu, control, sockets.vmbus, monitor)),
             Err(error) => {
                 drop(qemu);
-                if starts == STARTS || !qemu::has_died(machine.dir) {
+                if starts == STARTS || !has_died(machine.dir) {
                     return Err(error);
                 }
                 println!("the emulator died at power-on: once more");
@@ -290,16 +291,21 @@ fn started(machine: &Machine<'_>, disks: &[Disk]) -> BedResult<(Qemu, Control, U
 /// A directory for the guest's files, and the base archive in it.
 fn prepare(kernel: Kernel, name: &str) -> BedResult<(PathBuf, PathBuf)> {
     let assets = assets::find(kernel)?;
-    let runs = paths::testbed().join("runs");
-    std::fs::create_dir_all(&runs).doing(|| format!("making {}", runs.display()))?;
-    let dir = tempfile::Builder::new()
-        .prefix(&format!("{}.", name.replace([':', '/', ' '], "-")))
-        .tempdir_in(&runs)
-        .doing(|| "making the guest's directory".into())?
-        .keep();
+    let dir = run_dir(name)?;
     let initrd = dir.join("initrd");
     std::fs::copy(&assets.base, &initrd).doing(|| "copying the base archive".into())?;
     Ok((dir, initrd))
+}
+
+/// A directory for the guest's files.
+fn run_dir(name: &str) -> BedResult<PathBuf> {
+    let runs = paths::testbed().join("runs");
+    std::fs::create_dir_all(&runs).doing(|| format!("making {}", runs.display()))?;
+    Ok(tempfile::Builder::new()
+        .prefix(&format!("{}.", name.replace([':', '/', ' '], "-")))
+        .tempdir_in(&runs)
+        .doing(|| "making the guest's directory".into())?
+        .keep())
 }
 
 fn unexpected(reply: &Reply) -> BedError {

@@ -42,7 +42,8 @@ fn state(dir: &Path) -> PathBuf {
     dir.join("state")
 }
 
-fn disk(dir: &Path, number: usize) -> PathBuf {
+/// The image of a disk, in a guest's directory and in one that keeps its state.
+pub(super) fn disk(dir: &Path, number: usize) -> PathBuf {
     dir.join(format!("disk{number}.img"))
 }
 
