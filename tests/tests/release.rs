@@ -202,16 +202,3 @@ fn an_unknown_option_is_a_usage_error() {
         .unwrap();
     assert_eq!(output.status.code(), Some(2));
 }
-
-#[test]
-fn a_tool_that_it_does_not_know_is_refused_with_those_that_it_knows() {
-    let output = Command::new(paths::workspace().join("packaging/release"))
-        .args(["--install-tools", "cargo-audit"])
-        .output()
-        .unwrap();
-    assert_eq!(output.status.code(), Some(1));
-    let said = String::from_utf8(output.stderr).unwrap();
-    for part in ["cargo-audit", "cargo-deny", "auditable2cdx"] {
-        assert!(said.contains(part), "{said:?} has no {part:?}");
-    }
-}

@@ -19,5 +19,6 @@ mod root;
 mod rpm;
 mod selinux;
 mod steps;
+mod tools;
 mod unit;
 mod upgrade;

@@ -15,7 +15,7 @@ const OURS: [&str; 2] = ["hv-vssd", "hvutil-sys"];
 fn crates_of_the_program() -> BTreeSet<String> {
     let tree = deb::unpacked();
     let said = run(Command::new("auditable2cdx").arg(tree.path().join("usr/sbin/hv-vssd")))
-        .expect("auditable2cdx reads it: 'packaging/release --install-tools' installs that");
+        .expect("auditable2cdx reads it: 'packaging/tools install' installs that");
     let said: serde_json::Value = serde_json::from_str(&said).unwrap();
     let component = |component: &serde_json::Value| {
         let value = |name: &str| component[name].as_str().unwrap().to_owned();
