@@ -9,14 +9,11 @@ use crate::error::{BedError, BedResult, Context};
 
 /// Locks a file, made if it is missing, until what is returned is dropped.
 pub(crate) fn lock(path: &Path) -> BedResult<Flock<File>> {
-    let file = File::create(path).doing(|| format!("opening {}", path.display()))?;
-    Flock::lock(file, FlockArg::LockExclusive)
-        .map_err(|(_, errno)| errno)
-        .doing(|| format!("locking {}", path.display()))
+    locked(path, FlockArg::LockExclusive)
 }
 
 /// The directory `name` below `parent`, filled by `make` if it is missing or bears another stamp. Nobody replaces it while the
-/// lock that is returned lives.
+/// lock that is returned lives; others may use it.
 pub(crate) fn directory<E: From<BedError>>(
     parent: &Path,
     name: &str,
@@ -24,9 +21,16 @@ pub(crate) fn directory<E: From<BedError>>(
     make: impl FnOnce(&Path) -> Result<(), E>,
 ) -> Result<Flock<File>, E> {
     let home = parent.join(name);
+    let is_kept = || fs::read_to_string(home.join("stamp")).is_ok_and(|old| old == stamp);
     fs::create_dir_all(parent).doing(|| format!("making {}", parent.display()))?;
-    let lock = lock(&parent.join(format!("{name}.lock")))?;
-    if fs::read_to_string(home.join("stamp")).is_ok_and(|old| old == stamp) {
+    let path = parent.join(format!("{name}.lock"));
+    let lock = locked(&path, FlockArg::LockShared)?;
+    if is_kept() {
+        return Ok(lock);
+    }
+    drop(lock);
+    let lock = locked(&path, FlockArg::LockExclusive)?;
+    if is_kept() {
         return Ok(lock);
     }
     let scratch = tempfile::tempdir_in(parent).doing(|| "making a scratch directory".into())?;
@@ -37,4 +41,11 @@ pub(crate) fn directory<E: From<BedError>>(
     let _ = fs::remove_dir_all(&home);
     fs::rename(&kept, &home).doing(|| format!("keeping {}", home.display()))?;
     Ok(lock)
+}
+
+fn locked(path: &Path, how: FlockArg) -> BedResult<Flock<File>> {
+    let file = File::create(path).doing(|| format!("opening {}", path.display()))?;
+    Flock::lock(file, how)
+        .map_err(|(_, errno)| errno)
+        .doing(|| format!("locking {}", path.display()))
 }

@@ -44,12 +44,12 @@ pub struct Bed {
 }
 
 impl Bed {
-    /// Boots a guest with these disks, `/dev/vda` first. No service is plugged in yet.
+    /// A guest with these disks, `/dev/vda` first. No service is plugged in yet.
     ///
     /// # Errors
     /// The guest does not come up.
     pub fn boot(&mut self, disks: &[Disk]) -> Step<Guest> {
-        let guest = Guest::boot(&Plan {
+        let guest = Guest::ready(&Plan {
             kernel: self.kernel,
             with_hv_vssd: self.agent == Agent::HvVssd,
             disks,

@@ -3,10 +3,12 @@
 mod control;
 mod disk;
 mod files;
+mod plugged;
 mod processes;
 mod qemu;
 mod qmp;
-mod saved;
+mod ready;
+pub(crate) mod saved;
 mod service;
 mod trace;
 mod writers;
@@ -81,6 +83,9 @@ struct PowerOn<'a> {
 /// Memory of a guest that is an initramfs alone, in MiB.
 const MEMORY_MIB: u32 = 768;
 
+/// Where the bus and the driver are in it.
+const MODULES: &str = "/lib";
+
 /// A running guest. When dropped it is killed, by process id; what its processes said is
 /// kept in `jobs.log` beside its console.
 #[derive(Debug)]
@@ -112,7 +117,7 @@ impl Guest {
                 memory_mib: MEMORY_MIB,
                 append: "",
                 state: None,
-                modules: "/lib",
+                modules: MODULES,
             },
             dir,
         )
@@ -150,14 +155,14 @@ impl Guest {
         )
     }
 
-    /// Goes on from the kept state of a booted system.
+    /// Goes on from a kept state.
     ///
     /// # Errors
     /// QEMU does not take it, or the guest does not answer in time.
     pub fn restore(saved: &Saved<'_>) -> BedResult<Self> {
         let dir = run_dir(&saved.name)?;
         let disks = (0..saved.disks).map(|number| Disk::copy_of(&saved.disk(number)));
-        Self::power_on(
+        let mut guest = Self::power_on(
             PowerOn {
                 kernel: saved.kernel,
                 // It has done its work; QEMU wants one all the same.
@@ -166,10 +171,12 @@ impl Guest {
                 memory_mib: saved.memory_mib,
                 append: "",
                 state: Some(saved.state()),
-                modules: crate::proto::MODULES_DIR,
+                modules: saved.modules,
             },
             dir,
-        )
+        )?;
+        guest.add_disks(saved.more)?;
+        Ok(guest)
     }
 
     fn power_on(plan: PowerOn<'_>, dir: PathBuf) -> BedResult<Self> {

@@ -1,8 +1,9 @@
 //! QEMU's machine protocol: pausing the whole guest, as Hyper-V does, and keeping its state.
 
-use std::collections::HashMap;
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::net::UnixStream;
+
+use serde_json::{Value, json};
 
 use crate::error::{BedError, BedResult, Context};
 
@@ -24,13 +25,12 @@ impl Qmp {
 
     /// Runs a command without arguments.
     pub(super) fn command(&mut self, name: &str) -> BedResult<()> {
-        self.execute(name, &[]).map(|_| ())
+        self.execute(name, json!({})).map(|_| ())
     }
 
     /// Runs a command, and returns the line with what it says.
-    pub(super) fn execute(&mut self, name: &str, arguments: &[(&str, &str)]) -> BedResult<String> {
-        let arguments: HashMap<_, _> = arguments.iter().copied().collect();
-        let request = serde_json::json!({ "execute": name, "arguments": arguments });
+    pub(super) fn execute(&mut self, name: &str, arguments: Value) -> BedResult<String> {
+        let request = json!({ "execute": name, "arguments": arguments });
         writeln!(self.stream.get_mut(), "{request}").doing(|| format!("sending {name} to QEMU"))?;
         loop {
             let line = self.read()?;

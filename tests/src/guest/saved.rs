@@ -1,14 +1,17 @@
 //! A running guest's whole state, kept in files: guests that go on from it need not boot.
 
 use std::fs;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use serde_json::json;
+
 use super::qmp::Qmp;
-use super::{Guest, poll_until};
-use crate::assets::Kernel;
+use super::{Disk, Guest, poll_until};
+use crate::assets::{self, Kernel};
 use crate::error::{BedError, BedResult, Context};
-use crate::images;
+use crate::{images, paths};
 
 /// Memory and devices of an emulated guest, written to a file on a busy machine.
 const LIMIT: Duration = Duration::from_secs(120);
@@ -22,8 +25,12 @@ pub struct Saved<'a> {
     pub from: &'a Path,
     /// How many disks it has.
     pub disks: usize,
+    /// Disks that it gets when it goes on.
+    pub more: &'a [Disk],
     /// Its memory in MiB.
     pub memory_mib: u32,
+    /// Where the bed's modules are in it.
+    pub modules: &'static str,
     /// A name for the kept files of a failed run.
     pub name: String,
 }
@@ -36,6 +43,28 @@ impl Saved<'_> {
     pub(super) fn disk(&self, number: usize) -> PathBuf {
         disk(self.from, number)
     }
+}
+
+/// Where states are kept.
+pub(crate) fn home() -> PathBuf {
+    paths::testbed().join("snapshots")
+}
+
+/// All that a state depends on beside `more`: what it ran, and these programs.
+pub(crate) fn stamp(kernel: Kernel, programs: &[PathBuf], more: &str) -> BedResult<String> {
+    let mut hasher = DefaultHasher::new();
+    (more, assets::stamp(kernel)?).hash(&mut hasher);
+    // The bed's server is in the guest's memory, and QEMU reads what QEMU has written.
+    let always = [
+        paths::testguest(),
+        PathBuf::from("/usr/bin/qemu-system-x86_64"),
+    ];
+    for program in always.iter().chain(programs) {
+        let found = fs::metadata(program).and_then(|found| Ok((found.len(), found.modified()?)));
+        let found = found.doing(|| format!("looking at {}", program.display()))?;
+        found.hash(&mut hasher);
+    }
+    Ok(format!("{:016x}\n", hasher.finish()))
 }
 
 fn state(dir: &Path) -> PathBuf {
@@ -51,7 +80,7 @@ impl Qmp {
     /// Lets a guest go on whose kept state is being read: it comes back stopped, as it was kept.
     pub(super) fn go_on(&mut self) -> BedResult<()> {
         let read = poll_until(LIMIT, || {
-            let status = self.execute("query-status", &[])?;
+            let status = self.execute("query-status", json!({}))?;
             Ok::<_, BedError>((!status.contains("\"inmigrate\"")).then_some(()))
         })?;
         read.ok_or(BedError::Timeout {
@@ -70,9 +99,9 @@ impl Guest {
     pub fn save(mut self, into: &Path) -> BedResult<()> {
         self.pause(true)?;
         let to = format!("file:{}", state(into).display());
-        self.monitor.execute("migrate", &[("uri", &to)])?;
+        self.monitor.execute("migrate", json!({ "uri": to }))?;
         let ended = poll_until(LIMIT, || {
-            let said = self.monitor.execute("query-migrate", &[])?;
+            let said = self.monitor.execute("query-migrate", json!({}))?;
             if said.contains("\"failed\"") {
                 return Err(BedError::Setup(format!("QEMU keeps no state: {said}")));
             }
