@@ -1,6 +1,40 @@
-//! What strace saw of an agent between the first freeze and the last thaw.
+//! What strace sees of an agent, above all between the first freeze and the last thaw.
+
+use std::time::Duration;
 
 use crate::error::{Failure, Step};
+use crate::guest::{Guest, poll_until};
+use crate::promise;
+
+/// Where the guest has what it saw.
+pub const FILE: &str = "/run/strace";
+
+/// For it to attach to a few processes, on a busy machine.
+const LIMIT: Duration = Duration::from_secs(20);
+
+/// Attaches it to processes, whose ids stand in a text, with all their threads. Its job is called `strace`.
+///
+/// # Errors
+/// It does not attach.
+pub fn attach(guest: &Guest, pids: &str) -> Step<()> {
+    let pids: Vec<&str> = pids.split_whitespace().collect();
+    // Where it is differs between the initramfs and Debian.
+    let script = format!(
+        "PATH=$PATH:/sbin; exec strace -f -ttt -s 16 -o {FILE} -p {}",
+        pids.join(" -p ")
+    );
+    guest.spawn("strace", &["/bin/sh", "-c", &script])?;
+    let attached = poll_until(LIMIT, || {
+        let said = guest.job("strace")?.output;
+        Ok::<_, Failure>((said.matches("attached").count() == pids.len()).then_some(()))
+    })?;
+    promise!(
+        attached.is_some(),
+        "strace: {}",
+        guest.job("strace")?.output
+    );
+    Ok(())
+}
 
 /// Looks for what must not be there from the first FIFREEZE of a checkpoint to its last FITHAW:
 /// an open, an exec, a path looked up, a log record. Gives the number of holds and of their lines.

@@ -124,21 +124,7 @@ fn trace(bed: &Bed, guest: &Guest) -> Step<()> {
     let unit = booted::unit(bed.agent);
     let group = booted::property(guest, unit, "ControlGroup")?;
     let pids = guest.read(&format!("/sys/fs/cgroup{group}/cgroup.procs"))?;
-    let mut command = vec!["strace", "-f", "-ttt", "-s", "16", "-o", "/run/strace"];
-    for pid in pids.lines() {
-        command.extend(["-p", pid]);
-    }
-    guest.spawn("strace", &command)?;
-    let attached = poll_until(SOON, || {
-        let said = guest.job("strace")?.output;
-        Ok::<_, Failure>((said.matches("attached").count() == pids.lines().count()).then_some(()))
-    })?;
-    promise!(
-        attached.is_some(),
-        "strace: {}",
-        guest.job("strace")?.output
-    );
-    Ok(())
+    strace::attach(guest, &pids)
 }
 
 scenario! {
@@ -153,7 +139,7 @@ scenario! {
         }
         writable(&guest, &WRITTEN)?;
         guest.signal("strace", Signal::SIGTERM)?;
-        let (holds, calls) = strace::quiet_holds(&guest.read("/run/strace")?)?;
+        let (holds, calls) = strace::quiet_holds(&guest.read(strace::FILE)?)?;
         promise!(holds == 3, "{holds} of 3 holds in the trace");
         for point in WRITTEN {
             guest.start_writer(point)?;

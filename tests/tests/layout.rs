@@ -8,7 +8,7 @@ use tests::agent::Agent;
 use tests::guest::{Disk, Event, FsKind, Guest};
 use tests::host::Operation;
 use tests::steps::{frozen, mount_all, succeeds, writable};
-use tests::{images, promise, scenario};
+use tests::{images, promise, scenario, strace};
 
 /// The `major:minor` of a mount point's superblock.
 fn device(guest: &Guest, mount_point: &str) -> tests::error::BedResult<String> {
@@ -228,6 +228,34 @@ scenario! {
         // Quadratic time would show as a hundredfold.
         promise!(many < few * 25, "{few:?} at 1,000 mounts, {many:?} at 10,000");
         Ok(format!("{:.0} ms at 1,000 mounts, {:.0} ms at 10,000", few.as_secs_f64() * 1e3, many.as_secs_f64() * 1e3))
+    }
+}
+
+scenario! {
+    /// Row 17: what HOT_BACKUP has read is not read again while a host waits for FREEZE.
+    row: "17", "HOT_BACKUP, FREEZE and THAW under strace: when the mount table is read",
+    hv_vssd_alone,
+    fn a_freeze_after_hot_backup_does_not_read_the_mount_table_again(bed) {
+        let mut guest = bed.boot(&[Disk::new(FsKind::Ext4)])?;
+        mount_all(&guest, &[FsKind::Ext4])?;
+        bed.start_agent(&mut guest)?;
+        strace::attach(&guest, &guest.sh("pidof hv-vssd")?)?;
+        // Those of other namespaces, as the kernel itself has one for devtmpfs, are read once more, to be compared.
+        let reads = |guest: &Guest| -> tests::error::Step<usize> {
+            Ok(guest.read(strace::FILE)?.lines().filter(|line| line.contains("/proc/self/mountinfo\"")).count())
+        };
+        succeeds(&mut guest, Operation::HOT_BACKUP)?;
+        let asked = reads(&guest)?;
+        succeeds(&mut guest, Operation::FREEZE)?;
+        succeeds(&mut guest, Operation::THAW)?;
+        let after = reads(&guest)?;
+        promise!(asked > 0, "HOT_BACKUP reads no mount table");
+        promise!(after == asked, "the mount table is opened {} times after HOT_BACKUP: {}", after - asked, guest.read(strace::FILE)?);
+        guest.sh("mkdir /mnt/new; mount --bind /mnt/ext4 /mnt/new")?;
+        succeeds(&mut guest, Operation::FREEZE)?;
+        succeeds(&mut guest, Operation::THAW)?;
+        promise!(reads(&guest)? > after, "a table that has changed is not read again");
+        Ok(format!("opened {asked} times by HOT_BACKUP, never again by FREEZE and THAW until it had changed"))
     }
 }
 

@@ -6,7 +6,7 @@ use nix::sys::signal::Signal;
 use tests::agent::Agent;
 use tests::error::{Failure, Step};
 use tests::faults::{
-    THAW_LIMIT, answer, begin, ended, go_on, mount_mapped, plug_in, stall, writable_within,
+    THAW_LIMIT, answer, begin, ended, fails, go_on, mount_mapped, plug_in, stall, writable_within,
 };
 use tests::guest::{Disk, FsKind, Guest, poll_until};
 use tests::host::Operation;
@@ -90,9 +90,28 @@ fn resident(guest: &Guest) -> Step<u64> {
     Ok(share)
 }
 
+/// An agent at rest has no timer.
+const IDLE: Duration = Duration::from_secs(10);
+
+/// How often threads of agent and guardian have gone to sleep of their own accord (man 5 proc, `voluntary_ctxt_switches`).
+fn wake_ups(guest: &Guest) -> Step<u64> {
+    let count = guest.sh(
+        "for pid in $(pidof hv-vssd); do cat /proc/$pid/task/*/status; done | awk '/^voluntary/ { n += $2 } END { print n }'",
+    )?;
+    let count = count.trim().parse().unwrap_or(0);
+    promise!(count > 0, "the agent's threads cannot be looked at");
+    Ok(count)
+}
+
+/// As [`resident`], once all is over that follows a checkpoint, such as its report.
+fn rested(guest: &Guest) -> Step<u64> {
+    std::thread::sleep(Duration::from_secs(2));
+    resident(guest)
+}
+
 scenario! {
-    /// Beside the table: what was needed for many mounts, and by many checkpoints, is given back.
-    row: "", "20 checkpoints, two of them with 3,000 mounts: PSS of agent and guardian",
+    /// Beside the table: what was needed for many mounts, by many checkpoints, and by one that failed, is given back.
+    row: "", "20 checkpoints, two of them and one that fails with 3,000 mounts: PSS of agent and guardian",
     hv_vssd_alone,
     fn an_idle_agent_keeps_little_memory(bed) {
         let mut guest = bed.boot(&TWO.map(Disk::new))?;
@@ -108,11 +127,20 @@ scenario! {
         for _ in 2..CHECKPOINTS {
             checkpoint(&mut guest)?;
         }
-        // What follows a checkpoint, such as its report, is over.
-        std::thread::sleep(Duration::from_secs(2));
-        let after = resident(&guest)?;
+        let after = rested(&guest)?;
         promise!(after <= MOST_KIB, "{before} KiB before the first checkpoint, {after} KiB after {CHECKPOINTS}");
-        Ok(format!("{before} KiB before the first checkpoint, {after} KiB after {CHECKPOINTS}; the program and all that was touched is locked"))
+
+        guest.bind_mounts("/mnt/ext4", "/run/binds", 3_000)?;
+        guest.sh("fsfreeze --freeze /mnt/ext4")?;
+        fails(&mut guest, Operation::FREEZE, Duration::from_secs(10))?;
+        guest.sh("fsfreeze --unfreeze /mnt/ext4")?;
+        let failed = rested(&guest)?;
+        promise!(failed <= MOST_KIB, "{after} KiB before a FREEZE that fails, {failed} KiB after it");
+        let woken = wake_ups(&guest)?;
+        std::thread::sleep(IDLE);
+        let woken = wake_ups(&guest)? - woken;
+        promise!(woken == 0, "woken up {woken} times in {IDLE:?} without a request");
+        Ok(format!("{before} KiB before the first checkpoint, {after} KiB after {CHECKPOINTS}, {failed} KiB after one that failed; the program and all that was touched is locked; not woken up in {IDLE:?}"))
     }
 }
 

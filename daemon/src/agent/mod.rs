@@ -5,6 +5,7 @@ mod channel;
 mod clients;
 mod control;
 mod deadlines;
+mod desk;
 mod ending;
 mod idle;
 mod manual;
@@ -15,6 +16,7 @@ pub mod single;
 mod start;
 mod states;
 mod view;
+mod work;
 mod worker;
 
 use std::collections::VecDeque;
@@ -33,8 +35,9 @@ use self::control::{Control, Message};
 use self::records::{Moment, Records};
 use self::session::{Action, Event, Session, State};
 pub use self::start::{Outlets, StartError};
-use self::worker::{News, Order, Worker};
-pub use self::worker::{Reload, Reloaded};
+use self::work::{News, Order};
+pub use self::work::{Reload, Reloaded};
+use self::worker::Worker;
 use crate::quiesce::AskedBy;
 use crate::telemetry::{Gate, service};
 

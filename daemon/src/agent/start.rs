@@ -13,7 +13,8 @@ use super::clients::Clients;
 use super::control::Control;
 use super::records::{Moment, Records};
 use super::session::{self, Event, Session};
-use super::worker::{Reload, Worker};
+use super::work::Reload;
+use super::worker::Worker;
 use crate::quiesce::{Backend, Engine};
 use crate::telemetry::journal::Journal;
 

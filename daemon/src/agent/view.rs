@@ -10,7 +10,7 @@ use nix::unistd::Pid;
 use super::Agent;
 use super::records::Moment;
 use super::session::State;
-use super::worker::{Done, News};
+use super::work::{Done, News};
 use crate::quiesce::report::AskedBy;
 use crate::status::{Guardian, HoldNow, Service, Status, Work, render_prometheus};
 
