@@ -11,7 +11,11 @@ use super::report::PhaseName;
 use super::rounds::{Next, Rounds};
 use super::signal::Waited;
 use super::slot::Operation;
-use super::writeback::Sample;
+use super::writeback::{Activity, Sample};
+
+/// Write-back may take this part of `limits.flush`: where writers dirty nearly as fast as the disks write it would take all of it,
+/// and `syncfs`, without which nothing is frozen, has to come after it.
+const WRITE_BACK_SHARE: u32 = 2;
 
 /// `limits.flush`, and when it has passed.
 #[derive(Clone, Copy, Debug)]
@@ -62,15 +66,18 @@ impl<B: Backend> Hold<B> {
         let Some(first) = self.backend.dirty() else {
             return Ok(());
         };
-        let Some(mut rounds) = Rounds::begin(Instant::now(), first) else {
+        let started = Instant::now();
+        if !Rounds::pay(first) {
             return Ok(());
-        };
+        }
         let disks = self.backend.disks(self.all().map(|slot| slot.target()));
-        self.begin_round(&mut rounds, first, limit)?;
+        let mut seen = disks.look();
+        let mut rounds = Rounds::begin(started, first, &seen);
+        self.begin_round(&mut rounds, first, &seen, limit)?;
         while let Some(sample) = self.backend.dirty() {
-            let in_flight = disks.in_flight(|disk| rounds.wants(disk));
+            seen = disks.look();
             let now = Instant::now();
-            let pause = match rounds.look(now, sample, &in_flight) {
+            let pause = match rounds.look(now, sample, &seen) {
                 Next::Stop => break,
                 Next::Wait(pause) => pause,
                 Next::Wake(pause) => {
@@ -78,11 +85,11 @@ impl<B: Backend> Hold<B> {
                     pause
                 }
                 Next::Round => {
-                    self.begin_round(&mut rounds, sample, limit)?;
+                    self.begin_round(&mut rounds, sample, &seen, limit)?;
                     Duration::ZERO
                 }
             };
-            if now >= limit.end {
+            if now.saturating_duration_since(started) >= limit.length / WRITE_BACK_SHARE {
                 break;
             }
             if self.signal.wait(now + pause, true, || false) == Waited::Aborted {
@@ -96,9 +103,10 @@ impl<B: Backend> Hold<B> {
         &self,
         rounds: &mut Rounds,
         sample: Sample,
+        seen: &[Activity],
         limit: Limit,
     ) -> Result<(), FreezeError> {
-        if rounds.wants_commit(Instant::now(), sample) {
+        if rounds.wants_commit(Instant::now(), sample, seen) {
             self.run_all(Operation::Commit, limit)?;
         }
         self.backend.start_write_back();

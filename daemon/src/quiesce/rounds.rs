@@ -1,13 +1,14 @@
 //! Whether waiting for the kernel's write-back still pays: pure decisions, from what was seen and when.
 //!
-//! A round begins when the flushers are woken, and ends when every disk has ended what it had to write; a disk among
+//! How much waits to be written is known of the whole machine alone; how much was written is known of each disk, and that of
+//! the disks in hand decides: what others write is not waited for. A round begins when the flushers are woken, and ends when every disk has ended what it had to write; a disk among
 //! others is judged by its own queue. What has become dirty meanwhile makes the next round, as long as rounds get
 //! shorter. So the commits that follow find idle disks.
 
 use std::ops::RangeInclusive;
 use std::time::{Duration, Instant};
 
-use super::writeback::Sample;
+use super::writeback::{Activity, Sample};
 
 /// So few pages are nothing that a commit would wait for.
 const FEW: u64 = 64;
@@ -37,6 +38,12 @@ const NUDGE: Duration = Duration::from_secs(1);
 /// For less than this, a commit of its own does not pay, and behind more it would wait.
 const MUCH: u64 = 1024;
 
+/// With no more writes than this in flight a disk is hardly busy: a request has a megabyte at most.
+const HARDLY_BUSY: u64 = 4;
+
+/// Rounds get shorter, or there is no next one; but writers nearly as fast as the disks make them hardly shorter.
+const MOST_ROUNDS: u32 = 20;
+
 /// Journals that were committed less than this ago are not committed again.
 const YOUNG: Duration = Duration::from_secs(1);
 
@@ -46,6 +53,8 @@ const PAUSE: RangeInclusive<Duration> = Duration::from_millis(5)..=Duration::fro
 /// The rounds so far.
 #[derive(Clone, Debug)]
 pub struct Rounds {
+    /// How many have begun.
+    number: u32,
     /// The round at work.
     round: Window,
     /// The part of it that is judged next.
@@ -83,14 +92,21 @@ pub enum Next {
 }
 
 impl Rounds {
-    /// Begins at `now`, before the flushers are woken; `None` when so little waits that it is not worth it.
+    /// Whether any pays: so little may wait that it is not worth it.
     #[must_use]
-    pub fn begin(now: Instant, sample: Sample) -> Option<Self> {
+    pub fn pay(sample: Sample) -> bool {
+        sample.waiting() > FEW
+    }
+
+    /// Begins at `now`, before the flushers are woken.
+    #[must_use]
+    pub fn begin(now: Instant, sample: Sample, disks: &[Activity]) -> Self {
         let window = Window {
             since: now,
-            then: sample,
+            then: ours(sample, disks),
         };
-        (sample.waiting() > FEW).then_some(Self {
+        Self {
+            number: 1,
             round: window,
             window,
             moved: window,
@@ -98,15 +114,17 @@ impl Rounds {
             idle: Vec::new(),
             some_idle: None,
             committed: None,
-        })
+        }
     }
 
     /// Whether journals are to be committed now, before the flushers are woken. A journal that commits by a timer would
     /// else do so in the middle of the round, behind all that is on its way to the disk by then. Never while much is on
     /// its way already.
-    pub fn wants_commit(&mut self, now: Instant, sample: Sample) -> bool {
+    pub fn wants_commit(&mut self, now: Instant, sample: Sample, disks: &[Activity]) -> bool {
         let is_young = |at: Instant| now.saturating_duration_since(at) < YOUNG;
-        let wants = sample.writing <= MUCH
+        // What is on its way to other disks does not matter.
+        let are_idle = disks.iter().all(|disk| disk.in_flight <= HARDLY_BUSY);
+        let wants = (sample.writing <= MUCH || (are_idle && !disks.is_empty()))
             && sample.waiting() > MUCH
             && !self.committed.is_some_and(is_young);
         if wants {
@@ -115,15 +133,10 @@ impl Rounds {
         wants
     }
 
-    /// A disk that has been idle in this round need not be looked at.
-    #[must_use]
-    pub fn wants(&self, disk: usize) -> bool {
-        self.idle.get(disk).is_none_or(|looks| *looks < IDLE_LOOKS)
-    }
-
-    /// Judges what was seen: the machine's counters, and writes in flight on each disk. Without a disk that can be
-    /// watched, the machine's pages on their way stand for one.
-    pub fn look(&mut self, now: Instant, sample: Sample, in_flight: &[u64]) -> Next {
+    /// Judges what was seen: the machine's counters, and what each disk does. Without a disk that can be watched, the
+    /// machine's counters stand for one.
+    pub fn look(&mut self, now: Instant, sample: Sample, disks: &[Activity]) -> Next {
+        let sample = ours(sample, disks);
         if sample.written != self.moved.then.written {
             self.moved = Window {
                 since: now,
@@ -133,7 +146,7 @@ impl Rounds {
         if sample.waiting() <= FEW || self.moved.passed(now) >= DEAD {
             return Next::Stop;
         }
-        let all_idle = self.note(sample, in_flight);
+        let all_idle = self.note(sample, disks);
         let rest = self.round.rest(now, sample);
         let pause = rest.map_or(*PAUSE.start(), |rest| {
             (rest / 8).clamp(*PAUSE.start(), *PAUSE.end())
@@ -156,18 +169,16 @@ impl Rounds {
     }
 
     /// Whether all disks have been idle in this round.
-    fn note(&mut self, sample: Sample, in_flight: &[u64]) -> bool {
-        // Without a disk that can be watched, the machine's pages stand for one.
-        let pages = [sample.writing];
-        let in_flight = if in_flight.is_empty() {
-            &pages
-        } else {
-            in_flight
-        };
-        self.idle.resize(in_flight.len(), 0);
-        for (looks, writes) in self.idle.iter_mut().zip(in_flight) {
+    fn note(&mut self, sample: Sample, disks: &[Activity]) -> bool {
+        let machine = [Activity {
+            in_flight: sample.writing,
+            written: sample.written,
+        }];
+        let disks = if disks.is_empty() { &machine } else { disks };
+        self.idle.resize(disks.len(), 0);
+        for (looks, disk) in self.idle.iter_mut().zip(disks) {
             // What is in flight when no pages are is no write-back, but a program's sync.
-            if *writes == 0 || sample.writing <= FEW {
+            if disk.in_flight == 0 || sample.writing <= FEW {
                 *looks += 1;
             }
         }
@@ -182,9 +193,11 @@ impl Rounds {
         pause: Duration,
     ) -> Next {
         let little = rest.is_some_and(|rest| rest < SHORT);
-        let gained = sample.waiting() <= self.round.then.waiting() / 10 * 9;
+        let before = self.round.then.waiting();
+        let gained =
+            sample.waiting() <= before / 10 * 9 && self.round.written(sample) >= before / 10;
         let is_over = self.round.passed(now) >= BEGIN && !self.may_begin_late(now, sample);
-        if little || (!gained && is_over) {
+        if little || (!gained && is_over) || (gained && self.number == MOST_ROUNDS) {
             return Next::Stop;
         }
         if !gained {
@@ -198,6 +211,7 @@ impl Rounds {
             then: sample,
         };
         (self.round, self.window, self.woken) = (window, window, now);
+        self.number += 1;
         self.idle.fill(0);
         self.some_idle = None;
         Next::Round
@@ -230,6 +244,15 @@ impl Rounds {
         }
         fell > 0 && (some_idle || fell >= written / 10)
     }
+}
+
+/// The machine's counters, but of what was written that of these disks, if any can be watched.
+fn ours(sample: Sample, disks: &[Activity]) -> Sample {
+    if disks.is_empty() {
+        return sample;
+    }
+    let written = disks.iter().map(|disk| disk.written).sum();
+    Sample { written, ..sample }
 }
 
 impl Window {

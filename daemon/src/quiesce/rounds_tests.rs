@@ -16,6 +16,7 @@ struct Disk {
     clump: u64,
     /// Of the request at work, in pages of 1 / 1000.
     done: u64,
+    written: u64,
 }
 
 /// `mib` dirty on a disk of `speed` MiB a second.
@@ -31,9 +32,11 @@ fn disk(mib: u64, speed: u64) -> Disk {
 #[derive(Debug, Default)]
 struct Machine {
     disks: Vec<Disk>,
-    written: u64,
-    /// What is dirty on a server that does not answer.
+    /// What is dirty on a server, or on a disk that is left out.
     elsewhere: u64,
+    /// What is written of it, in pages a second.
+    drain: u64,
+    drained: u64,
     woken: u32,
     rounds: u32,
 }
@@ -43,8 +46,17 @@ impl Machine {
         Sample {
             dirty: self.elsewhere + self.disks.iter().map(|disk| disk.dirty).sum::<u64>(),
             writing: self.disks.iter().map(|disk| disk.queue).sum(),
-            written: self.written,
+            written: self.drained + self.disks.iter().map(|disk| disk.written).sum::<u64>(),
         }
+    }
+
+    fn look(&self, watched: bool) -> Vec<Activity> {
+        let disks = self.disks.iter().filter(|_| watched);
+        let activity = disks.map(|disk| Activity {
+            in_flight: disk.queue,
+            written: disk.written,
+        });
+        activity.collect()
     }
 
     fn wake(&mut self) {
@@ -55,6 +67,9 @@ impl Machine {
     }
 
     fn pass(&mut self, ms: u64) {
+        let drained = (self.drain * ms / 1000).min(self.elsewhere);
+        self.elsewhere -= drained;
+        self.drained += drained;
         for _ in 0..ms {
             for disk in &mut self.disks {
                 disk.begun += disk.rate;
@@ -69,7 +84,7 @@ impl Machine {
                     let ended = disk.clump.min(disk.queue);
                     disk.done -= ended * 1000;
                     disk.queue -= ended;
-                    self.written += ended;
+                    disk.written += ended;
                 }
             }
         }
@@ -89,14 +104,10 @@ impl Machine {
     fn run(&mut self, watched: bool) -> Duration {
         let started = Instant::now();
         let mut now = started;
-        let Some(mut rounds) = Rounds::begin(now, self.sample()) else {
-            return Duration::ZERO;
-        };
+        let mut rounds = Rounds::begin(now, self.sample(), &self.look(watched));
         self.wake();
         loop {
-            let queues: Vec<u64> = self.disks.iter().map(|disk| disk.queue).collect();
-            let queues = if watched { &queues[..] } else { &[] };
-            let pause = match rounds.look(now, self.sample(), queues) {
+            let pause = match rounds.look(now, self.sample(), &self.look(watched)) {
                 Next::Stop => return now - started,
                 Next::Wait(pause) => pause,
                 Next::Wake(pause) => {
@@ -133,7 +144,12 @@ fn little_is_not_waited_for() {
         dirty: FEW,
         ..Sample::default()
     };
-    assert!(Rounds::begin(Instant::now(), few).is_none());
+    assert!(!Rounds::pay(few));
+    let more = Sample {
+        dirty: FEW + 1,
+        ..few
+    };
+    assert!(Rounds::pay(more));
 }
 
 #[test]
@@ -229,6 +245,24 @@ fn what_is_dirty_on_no_disk_of_ours_is_not_waited_for_long() {
 }
 
 #[test]
+fn what_is_written_on_no_disk_of_ours_is_not_waited_for_either() {
+    // 4 GiB on a disk that is left out, and nothing on ours.
+    let mut machine = machine(&[disk(0, 100)]);
+    (machine.elsewhere, machine.drain) = (4096 * PAGES, 100 * PAGES);
+    let waited = machine.run(true);
+    assert!(waited < CALLED_AGAIN + ms(500), "{waited:?}");
+}
+
+#[test]
+fn rounds_that_get_hardly_shorter_are_bounded_in_number() {
+    let mut busy = disk(40, 20);
+    busy.rate = 20 * PAGES * 85 / 100;
+    let mut machine = machine(&[busy]);
+    machine.run(true);
+    assert!(machine.rounds < MOST_ROUNDS, "{machine:?}");
+}
+
+#[test]
 fn a_disk_that_is_never_idle_for_its_readers_and_syncs_is_not_waited_for_long() {
     let started = Instant::now();
     let sample = |written| Sample {
@@ -236,10 +270,16 @@ fn a_disk_that_is_never_idle_for_its_readers_and_syncs_is_not_waited_for_long() 
         writing: 0,
         written,
     };
-    let mut rounds = Rounds::begin(started, sample(0)).unwrap();
+    let disk = |written| {
+        [Activity {
+            in_flight: 1,
+            written,
+        }]
+    };
+    let mut rounds = Rounds::begin(started, sample(0), &disk(0));
     let mut now = started;
     let mut looks = 0;
-    while rounds.look(now, sample(looks), &[1]) != Next::Stop {
+    while rounds.look(now, sample(looks), &disk(looks)) != Next::Stop {
         now += ms(10);
         looks += 1;
     }
@@ -254,13 +294,22 @@ fn journals_are_committed_before_a_round_that_lasts_and_not_behind_data() {
         writing,
         written: 0,
     };
-    let mut rounds = Rounds::begin(started, sample(10 * MUCH, 0)).unwrap();
-    assert!(!rounds.wants_commit(started, sample(10 * MUCH, 2 * MUCH)));
-    assert!(!rounds.wants_commit(started, sample(MUCH / 2, 0)));
-    assert!(rounds.wants_commit(started, sample(10 * MUCH, 0)));
+    let disk = |in_flight| {
+        [Activity {
+            in_flight,
+            written: 0,
+        }]
+    };
+    let (busy, idle) = (disk(2 * HARDLY_BUSY), disk(0));
+    let mut rounds = Rounds::begin(started, sample(10 * MUCH, 0), &idle);
+    assert!(!rounds.wants_commit(started, sample(10 * MUCH, 2 * MUCH), &busy));
+    assert!(!rounds.wants_commit(started, sample(10 * MUCH, 2 * MUCH), &[]));
+    assert!(!rounds.wants_commit(started, sample(MUCH / 2, 0), &idle));
+    assert!(rounds.wants_commit(started, sample(10 * MUCH, 0), &idle));
     // The next round soon after.
-    assert!(!rounds.wants_commit(started + YOUNG / 2, sample(10 * MUCH, 0)));
-    assert!(rounds.wants_commit(started + YOUNG, sample(10 * MUCH, 0)));
+    assert!(!rounds.wants_commit(started + YOUNG / 2, sample(10 * MUCH, 0), &idle));
+    // However much is on its way to other disks.
+    assert!(rounds.wants_commit(started + YOUNG, sample(10 * MUCH, 9 * MUCH), &idle));
 }
 
 #[test]
@@ -270,9 +319,10 @@ fn flushers_that_have_not_begun_are_waited_for() {
         dirty: 100 * PAGES,
         ..Sample::default()
     };
-    let mut rounds = Rounds::begin(started, dirty).unwrap();
+    let idle = [Activity::default()];
+    let mut rounds = Rounds::begin(started, dirty, &idle);
     let mut now = started;
-    while rounds.look(now, dirty, &[0]) != Next::Stop {
+    while rounds.look(now, dirty, &idle) != Next::Stop {
         now += ms(10);
     }
     assert!(now - started >= CALLED_AGAIN);
@@ -285,11 +335,13 @@ fn a_round_that_wrote_but_did_not_get_on_is_over_sooner() {
         dirty: 100 * PAGES,
         ..Sample::default()
     };
-    let mut rounds = Rounds::begin(started, sample).unwrap();
+    let mut disk = [Activity::default()];
+    let mut rounds = Rounds::begin(started, sample, &disk);
     // Written as fast as writers dirty it.
     sample.written = 50 * PAGES;
+    disk[0].written = sample.written;
     let mut now = started;
-    while rounds.look(now, sample, &[0]) != Next::Stop {
+    while rounds.look(now, sample, &disk) != Next::Stop {
         now += ms(10);
     }
     assert!(now - started >= BEGIN && now - started < BEGIN + ms(100));

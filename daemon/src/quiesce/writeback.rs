@@ -102,35 +102,61 @@ fn number(text: &[u8]) -> Option<u64> {
     std::str::from_utf8(text).ok()?.trim().parse().ok()
 }
 
-/// The disks of the file systems in hand, watched for writes on their way: the counters of [`Sample`] are those of the
-/// whole machine, in which a slow disk is lost among fast ones, and one that is none of ours may never be done.
+/// The disks of the file systems in hand: the counters of [`Sample`] are those of the whole machine, in which a slow disk is
+/// lost among fast ones, and one that is none of ours may never be done.
 #[derive(Debug, Default)]
-pub struct Disks(Vec<File>);
+pub struct Disks(Vec<Disk>);
+
+#[derive(Debug)]
+struct Disk {
+    in_flight: File,
+    counters: File,
+}
+
+/// What a disk does.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Activity {
+    /// Writes that it has not ended yet.
+    pub in_flight: u64,
+    /// What it has written since it is there, in pages.
+    pub written: u64,
+}
 
 impl Disks {
     /// Opens what the kernel tells of each disk, once; one that it tells nothing of is left out.
     #[must_use]
     pub fn open<'a>(targets: impl IntoIterator<Item = &'a Target>) -> Self {
-        let mut files = BTreeMap::new();
+        let mut disks = BTreeMap::new();
         for dev in targets.into_iter().filter_map(device) {
-            if let Ok(file) = File::open(format!("/sys/dev/block/{dev}/inflight")) {
-                files.insert(dev, file);
+            let open = |name| File::open(format!("/sys/dev/block/{dev}/{name}"));
+            if let (Ok(in_flight), Ok(counters)) = (open("inflight"), open("stat")) {
+                disks.insert(
+                    dev,
+                    Disk {
+                        in_flight,
+                        counters,
+                    },
+                );
             }
         }
-        Self(files.into_values().collect())
+        Self(disks.into_values().collect())
     }
 
-    /// Writes that a disk has not ended yet, for each disk that `wanted` picks by its number; none for the others.
-    pub fn in_flight(&self, wanted: impl Fn(usize) -> bool) -> Vec<u64> {
-        let writes = |(number, file): (usize, &File)| {
-            let mut text = [0; 64];
-            // What cannot be read is not waited for.
-            let length = wanted(number).then(|| file.read_at(&mut text, 0).ok());
-            let length = length.flatten().unwrap_or(0);
-            text.get(..length).and_then(writes_in_flight).unwrap_or(0)
+    /// What each of them does now. What cannot be read is not waited for.
+    #[must_use]
+    pub fn look(&self) -> Vec<Activity> {
+        let look = |disk: &Disk| Activity {
+            in_flight: read(&disk.in_flight, writes_in_flight),
+            written: read(&disk.counters, pages_written),
         };
-        self.0.iter().enumerate().map(writes).collect()
+        self.0.iter().map(look).collect()
     }
+}
+
+fn read(file: &File, parse: impl Fn(&[u8]) -> Option<u64>) -> u64 {
+    let mut text = [0; 256];
+    let length = file.read_at(&mut text, 0).unwrap_or(0);
+    text.get(..length).and_then(parse).unwrap_or(0)
 }
 
 /// The disk's number; that of a btrfs is its own, and its (first) disk is its source.
@@ -138,14 +164,27 @@ fn device(target: &Target) -> Option<DeviceNumber> {
     if !target.dev.is_anonymous() {
         return Some(target.dev);
     }
+    // Nowhere else may a look-up be made without a limit of time.
+    if !target.source.starts_with("/dev") {
+        return None;
+    }
     let dev = DeviceNumber::from_raw(stat(&target.source).ok()?.st_rdev);
     (!dev.is_anonymous()).then_some(dev)
 }
 
 /// Reads and writes in flight (Documentation/ABI/stable/sysfs-block, `inflight`).
 fn writes_in_flight(text: &[u8]) -> Option<u64> {
+    field(text, 1)
+}
+
+/// The seventh field counts sectors of 512 bytes that were written (Documentation/block/stat.rst).
+fn pages_written(text: &[u8]) -> Option<u64> {
+    field(text, 6).map(|sectors| sectors / 8)
+}
+
+fn field(text: &[u8], number: usize) -> Option<u64> {
     let text = std::str::from_utf8(text).ok()?;
-    text.split_ascii_whitespace().nth(1)?.parse().ok()
+    text.split_ascii_whitespace().nth(number)?.parse().ok()
 }
 
 #[cfg(test)]
@@ -174,6 +213,13 @@ mod tests {
     }
 
     #[test]
+    fn what_a_disk_has_written_is_the_seventh_number() {
+        let stat = b"    3107     1020   261482     3018     1853     2077    80648     5012        0     4308     8030        0\n";
+        assert_eq!(pages_written(stat), Some(80648 / 8));
+        assert_eq!(pages_written(b"1 2 3 4 5 6\n"), None);
+    }
+
+    #[test]
     fn a_disk_that_the_kernel_tells_nothing_of_is_not_watched() {
         let unknown = Target {
             dev: DeviceNumber::new(4095, 1),
@@ -185,7 +231,7 @@ mod tests {
             ..unknown.clone()
         };
         let disks = Disks::open([&unknown, &served]);
-        assert!(disks.in_flight(|_| true).is_empty());
+        assert!(disks.look().is_empty());
     }
 
     #[test]
@@ -204,7 +250,7 @@ mod tests {
             })
             .collect();
         let disks = Disks::open(targets.iter().chain(&targets));
-        assert_eq!(disks.in_flight(|_| true).len(), targets.len());
+        assert_eq!(disks.look().len(), targets.len());
     }
 
     #[test]
