@@ -25,6 +25,8 @@ pub struct Handle {
     _tree: Option<OwnedFd>,
     dev: DeviceNumber,
     mount_id: Option<u64>,
+    /// It is an ext4.
+    commits: bool,
     /// The device of an ext4.
     metadata: Option<PathBuf>,
 }
@@ -56,6 +58,7 @@ impl Handle {
                         _tree: tree,
                         dev: target.dev,
                         mount_id: Some(*id),
+                        commits: is_ext(target),
                         metadata: metadata(target),
                     });
                 }
@@ -68,6 +71,7 @@ impl Handle {
                 _tree: Some(tree),
                 dev: target.dev,
                 mount_id: None,
+                commits: is_ext(target),
                 metadata: metadata(target),
             }),
             Err(by_device) => Err(HandleError {
@@ -82,12 +86,14 @@ impl Handle {
     /// and for a buffer that is being written, in the queue behind all data that went before. Elsewhere it does nothing:
     /// xfs and btrfs commit every 30 s, and copy what they write.
     pub fn commit_ahead(&self) {
-        let Some(device) = &self.metadata else {
+        if !self.commits {
             return;
-        };
+        }
         // Most of it is written before writers must wait. The device is not held open: whoever unmounts it during the
         // hold may want to remove it, too.
-        let _ = File::open(device).and_then(freeze::write_metadata);
+        if let Some(device) = &self.metadata {
+            let _ = File::open(device).and_then(freeze::write_metadata);
+        }
         // Where it does not work, write-back is what it is without.
         let _ = freeze::checkpoint(&self.fd);
     }
@@ -105,13 +111,31 @@ impl Handle {
     }
 }
 
-/// The device whose page cache holds an ext4's metadata, if its name leads there.
+fn is_ext(target: &Target) -> bool {
+    matches!(target.fstype.as_str(), "ext4" | "ext3" | "ext2")
+}
+
+/// The device whose page cache holds an ext4's metadata.
 fn metadata(target: &Target) -> Option<PathBuf> {
-    if !matches!(target.fstype.as_str(), "ext4" | "ext3" | "ext2") {
+    let leads_there = |path: &PathBuf| {
+        let found = path.starts_with("/dev").then(|| stat(path).ok()).flatten();
+        found.is_some_and(|found| DeviceNumber::from_raw(found.st_rdev) == target.dev)
+    };
+    if !is_ext(target) {
         return None;
     }
-    let named = DeviceNumber::from_raw(stat(&target.source).ok()?.st_rdev);
-    (named == target.dev).then(|| target.source.clone())
+    // A system that was booted without an initramfs has /dev/root as its source, which does not exist.
+    Some(target.source.clone())
+        .filter(leads_there)
+        .or_else(|| node(target.dev).filter(leads_there))
+}
+
+/// The kernel's own name for a device below `/dev` (`DEVNAME` in its `uevent`, Documentation/ABI/testing/sysfs-uevent).
+fn node(dev: DeviceNumber) -> Option<PathBuf> {
+    let uevent = std::fs::read_to_string(format!("/sys/dev/block/{dev}/uevent")).ok()?;
+    let mut lines = uevent.lines();
+    let name = lines.find_map(|line| line.strip_prefix("DEVNAME="))?;
+    Some(Path::new("/dev").join(name))
 }
 
 impl AsFd for Handle {
