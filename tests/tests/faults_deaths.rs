@@ -236,10 +236,18 @@ scenario! {
     }
 }
 
-/// Freezes, kills agent and guardian at once, and checks that the disks stay frozen.
+const HURRY: &str = "/sys/kernel/rcu_expedited";
+
+fn is_hurrying(guest: &Guest) -> Step<bool> {
+    Ok(guest.read(HURRY)?.trim() != "0")
+}
+
+/// Freezes, kills agent and guardian at once, and checks that the disks stay frozen. RCU is expedited then, as it is when both
+/// die in the freeze itself.
 fn both_die(bed: &Bed, guest: &mut Guest, points: &[String]) -> Step<()> {
     succeeds(guest, Operation::FREEZE)?;
     kill_all(bed, guest)?;
+    guest.sh(&format!("echo 1 > {HURRY}"))?;
     let left = frozen(
         guest,
         &points.iter().map(String::as_str).collect::<Vec<_>>(),
@@ -266,6 +274,7 @@ scenario! {
         bed.measured("thaw after the start", took);
         says(&guest, bed.agent, "was left frozen by an earlier agent: thawed", HEARD)?;
         let no_ledger = "test ! -e /run/hv-vssd/ledger";
+        promise!(!is_hurrying(&guest)?, "RCU is still expedited after the start");
         promise!(guest.sh(no_ledger).is_ok(), "the ledger is still there after the start");
         checkpoint(&mut guest)?;
 
@@ -276,9 +285,10 @@ scenario! {
         }
         writable_within(&guest, &points, Instant::now(), THAW_LIMIT)?;
         promise!(guest.sh(no_ledger).is_ok(), "the ledger is still there after the thaw by hand");
+        promise!(!is_hurrying(&guest)?, "RCU is still expedited after the thaw by hand");
         bed.agent.start(&mut guest)?;
         checkpoint(&mut guest)?;
-        Ok("thawed at the start and by 'hv-vssd thaw', each disk named, the ledger gone, next checkpoint works".into())
+        Ok("thawed at the start and by 'hv-vssd thaw', each disk named, the ledger gone, RCU as before, next checkpoint works".into())
     }
 }
 

@@ -16,7 +16,6 @@ use crate::confine;
 use crate::control;
 use crate::quiesce::Kernel;
 use crate::quiesce::error::with_causes;
-use crate::quiesce::expedite::Expedite;
 use crate::quiesce::guardian::Guardian;
 use crate::quiesce::ledger;
 use crate::quiesce::recovery::{self, Outcome, Thaw};
@@ -133,10 +132,6 @@ fn heard(kinds: &[SignalKind]) -> io::Result<mpsc::Receiver<()>> {
 fn recover() {
     match recovery::by_ledger(Path::new(ledger::DEFAULT_PATH), true) {
         Ok(outcomes) => {
-            // A checkpoint was cut short in its freeze: the one moment in which the switch is on.
-            if let Some(expedite) = Expedite::open().filter(|_| !outcomes.is_empty()) {
-                expedite.set(false);
-            }
             for Outcome { name, result } in outcomes {
                 match result {
                     Ok(Thaw::Thawed) => {

@@ -10,6 +10,7 @@ use std::time::Instant;
 use hvutil_sys::freeze;
 
 use super::error::with_causes;
+use super::expedite::Expedite;
 use super::handle::Handle;
 use super::hold::THAW_PATIENCE;
 use super::ledger;
@@ -72,6 +73,10 @@ pub fn by_ledger(path: &Path, remove: bool) -> Result<Vec<Outcome>, RecoveryErro
             return Err(RecoveryError::Ledger { path, source });
         }
     };
+    // A checkpoint was cut short: in its freeze, the one moment in which the switch is on, for all that is known.
+    if let Some(expedite) = Expedite::open().filter(|_| remove) {
+        expedite.set(false);
+    }
     let mut outcomes = Vec::new();
     if !entries.iter().any(|entry| entry.mark.wants_thaw()) {
         if remove {
