@@ -5,9 +5,9 @@
 mod double;
 
 use double::{Double, Entry, Fault, Fs, Op};
-use hv_vssd::quiesce::FreezeError;
 use hv_vssd::quiesce::error::with_causes;
-use hv_vssd::quiesce::report::FileSystemResult;
+use hv_vssd::quiesce::report::{FileSystemResult, PhaseName};
+use hv_vssd::quiesce::{Engine, FreezeError, Limits};
 use std::time::Duration;
 
 fn sorted(mut numbers: Vec<Fs>) -> Vec<Fs> {
@@ -27,6 +27,45 @@ fn stages_are_frozen_in_their_order_and_thawed_in_exact_reverse() {
     assert!(report.is_clean());
     assert_eq!(report.file_systems.len(), 3);
     assert!(engine.thaw().is_none());
+}
+
+#[test]
+fn what_was_held_open_is_closed_once_the_host_has_its_answer() {
+    for fault in [None, Some(Fault::Errno(libc::EIO))] {
+        let double = Double::new(&[&[1], &[2]]);
+        if let Some(fault) = fault {
+            double.fault(Op::Freeze, 2, fault);
+        }
+        let mut engine = double.engine();
+        assert_eq!(engine.freeze().is_ok(), fault.is_none());
+        engine.thaw();
+        let before = double.let_go_of();
+        assert_eq!(double.done(Op::Close), [0; 0], "{fault:?}");
+        engine.after_answer();
+        // A thread of the pool may be the last to let go.
+        double.until("the handles to be closed", |double| {
+            sorted(double.done(Op::Close)) == [1, 2]
+        });
+        assert_eq!(double.let_go_of(), before + 1);
+    }
+}
+
+#[test]
+fn write_back_that_goes_on_for_ever_leaves_half_of_the_limit_to_the_flush() {
+    let double = Double::new(&[&[1]]).kept_dirty();
+    let limits = Limits {
+        flush: Duration::from_secs(3),
+        ..double::limits(double::PATIENCE)
+    };
+    let mut engine = Engine::new(double.clone(), limits, double.gate());
+    engine.freeze().unwrap();
+    let report = engine.thaw().unwrap();
+    let write_back = report.last(PhaseName::WriteBack).unwrap();
+    assert!(
+        write_back.duration >= Duration::from_millis(1500),
+        "{write_back:?}"
+    );
+    assert_eq!(double.done(Op::Sync), [1]);
 }
 
 #[test]

@@ -224,13 +224,13 @@ fn hooks_are_called_once_however_often_the_freeze_is_begun() {
 struct Appearing(Double, AtomicBool);
 
 impl Backend for Appearing {
-    type Handle = double::Fs;
+    type Handle = double::Held;
 
     fn plan(&self) -> Result<Plan, ScanError> {
         self.0.plan()
     }
 
-    fn open(&self, target: &Target) -> Result<double::Fs, HandleError> {
+    fn open(&self, target: &Target) -> Result<double::Held, HandleError> {
         self.0.open(target)
     }
 
@@ -238,15 +238,15 @@ impl Backend for Appearing {
         self.1.swap(false, Ordering::SeqCst)
     }
 
-    fn sync(&self, fs: &double::Fs) -> io::Result<()> {
-        self.0.sync(fs)
+    fn sync(&self, held: &double::Held) -> io::Result<()> {
+        self.0.sync(held)
     }
 
-    fn freeze(&self, fs: &double::Fs) -> io::Result<()> {
-        self.0.freeze(fs)
+    fn freeze(&self, held: &double::Held) -> io::Result<()> {
+        self.0.freeze(held)
     }
 
-    fn thaw(&self, fs: &double::Fs) -> io::Result<()> {
-        self.0.thaw(fs)
+    fn thaw(&self, held: &double::Held) -> io::Result<()> {
+        self.0.thaw(held)
     }
 }

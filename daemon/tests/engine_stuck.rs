@@ -190,7 +190,7 @@ fn nothing_is_written_to_the_log_from_the_first_freeze_to_the_last_thaw() {
     log();
     log();
     engine.thaw().unwrap();
-    engine.open_log();
+    engine.after_answer();
     let entries = double.entries();
     let place = |wanted| entries.iter().position(|entry| *entry == wanted).unwrap();
     let hold = place(Entry::Begun(Op::Freeze, 1))..place(Entry::Done(Op::Thaw, 1, 0));
@@ -208,7 +208,7 @@ fn after_a_freeze_that_failed_the_log_opens_once_the_host_has_its_answer() {
     let gate = double.gate();
     let mut engine = Engine::new(double.clone(), limits(PATIENCE), gate.clone());
     assert!(engine.freeze().is_err());
-    engine.open_log();
+    engine.after_answer();
     assert!(!gate.is_closed());
     gate.make_writer().write_all(b"the cause\n").unwrap();
     assert!(double.entries().ends_with(&[Entry::Log]));

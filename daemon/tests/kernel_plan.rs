@@ -116,6 +116,49 @@ fn a_mount_in_another_namespace_makes_a_new_plan() {
     });
 }
 
+/// Mount tables that this process has open.
+fn open_tables() -> usize {
+    let links = fs::read_dir("/proc/self/fd").unwrap().flatten();
+    let targets = links.filter_map(|link| fs::read_link(link.path()).ok());
+    targets
+        .filter(|target| target.ends_with("mountinfo"))
+        .count()
+}
+
+#[test]
+fn tables_of_other_namespaces_are_open_as_long_as_a_checkpoint() {
+    in_namespace(|_| {
+        let kernel = Kernel::default();
+        let mut container = std::process::Command::new("unshare")
+            .args([
+                "--mount",
+                "--propagation",
+                "private",
+                "sh",
+                "-ec",
+                "read end || true",
+            ])
+            .stdin(std::process::Stdio::piped())
+            .spawn()
+            .unwrap();
+        let open = |kernel: &Kernel| {
+            kernel.plan().unwrap();
+            open_tables()
+        };
+        // Our own is kept; that of the container comes when it has begun.
+        until("a table of another namespace", || open(&kernel) > 1);
+        kernel.has_appeared();
+        assert!(
+            open_tables() > 1,
+            "closing the last way to a namespace unmounts what is there"
+        );
+        kernel.let_go();
+        assert_eq!(open_tables(), 1);
+        drop(container.stdin.take());
+        container.wait().unwrap();
+    });
+}
+
 #[test]
 fn only_a_file_system_that_a_plan_would_freeze_appears() {
     in_namespace(|place| {

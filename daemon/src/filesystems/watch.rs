@@ -89,7 +89,7 @@ impl TableWatch {
     }
 }
 
-/// The mount tables of all other namespaces, held open for as long as a freeze takes: while open they keep the namespaces alive.
+/// The mount tables of all other namespaces, held open for as long as a checkpoint takes: while open they keep the namespaces alive.
 #[derive(Debug, Default)]
 pub struct OtherTables {
     tables: Vec<TableWatch>,

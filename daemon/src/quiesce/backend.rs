@@ -46,6 +46,9 @@ pub trait Backend: std::fmt::Debug + Send + Sync + 'static {
         false
     }
 
+    /// The checkpoint is over, or was given up: what was held open to see whether something appears may go. Nothing is frozen.
+    fn let_go(&self) {}
+
     /// The freeze begins, or has come to its end: the moment to hurry the kernel.
     fn hurry(&self, _on: bool) {}
 

@@ -211,8 +211,8 @@ impl<B: Backend> Hold<B> {
         }
     }
 
-    /// Opens the log again, and completes the report.
-    pub(super) fn finish(self) -> Report {
+    /// The report, with a line for each file system.
+    pub(super) fn completed_report(&self) -> Report {
         let mut report = self.report.clone();
         let staged = self.stages.iter().zip(1..);
         let staged =

@@ -39,7 +39,7 @@ pub struct Kernel {
     /// The switch was off, and is on because of us.
     hurrying: AtomicBool,
     seen: Mutex<Option<Seen>>,
-    /// From the plan to the end of the freeze.
+    /// From the plan to the end of the checkpoint.
     others: Mutex<Option<OtherTables>>,
 }
 
@@ -211,10 +211,12 @@ impl Backend for Kernel {
         let Some(seen) = seen.as_ref() else {
             return true;
         };
-        let others = lock(&self.others).take();
-        if others.is_some_and(|others| others.have_more(&seen.before, &self.policy)) {
+        // They stay open: closing the last way to a namespace unmounts what is mounted there.
+        let others = lock(&self.others);
+        if matches!(&*others, Some(others) if others.have_more(&seen.before, &self.policy)) {
             return true;
         }
+        drop(others);
         for _ in 0..MOST_LOOKS {
             match seen.watch.changed() {
                 Ok(false) => return false,
@@ -228,6 +230,10 @@ impl Backend for Kernel {
             }
         }
         true
+    }
+
+    fn let_go(&self) {
+        *lock(&self.others) = None;
     }
 
     fn hurry(&self, on: bool) {

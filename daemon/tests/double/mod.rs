@@ -20,6 +20,7 @@ use hv_vssd::filesystems::{
 };
 use hv_vssd::quiesce::backend::{Backend, Target};
 use hv_vssd::quiesce::handle::{Handle, HandleError};
+use hv_vssd::quiesce::writeback::Sample;
 use hv_vssd::quiesce::{Engine, Limits};
 use hv_vssd::telemetry::Gate;
 
@@ -35,6 +36,7 @@ pub(crate) enum Op {
     Sync,
     Freeze,
     Thaw,
+    Close,
 }
 
 /// What went on, in its order. A call is entered when it begins, and again when it has ended.
@@ -69,6 +71,10 @@ struct World {
     /// Frozen by somebody else.
     foreign: BTreeSet<Fs>,
     wronged: bool,
+    /// Since when its disks write much, with writers nearly as fast.
+    writing_since: Option<Instant>,
+    /// How often it was told that what it holds open may go.
+    let_go: u32,
     entries: Vec<Entry>,
 }
 
@@ -81,11 +87,30 @@ struct Shared {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Double(Arc<Shared>);
 
+/// An open file system, which tells when it is closed.
+#[derive(Debug)]
+pub(crate) struct Held(Fs, Double);
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.1
+            .lock()
+            .entries
+            .push(Entry::Done(Op::Close, self.0, 0));
+    }
+}
+
 impl Double {
     pub(crate) fn new(stages: &[&[Fs]]) -> Self {
         let double = Self::default();
         double.lock().stages = stages.iter().map(|stage| stage.to_vec()).collect();
         double
+    }
+
+    /// Its disks write for minutes, since writers are nearly as fast.
+    pub(crate) fn kept_dirty(self) -> Self {
+        self.lock().writing_since = Some(Instant::now());
+        self
     }
 
     /// File systems that are only flushed.
@@ -125,6 +150,10 @@ impl Double {
 
     pub(crate) fn entries(&self) -> Vec<Entry> {
         self.lock().entries.clone()
+    }
+
+    pub(crate) fn let_go_of(&self) -> u32 {
+        self.lock().let_go
     }
 
     pub(crate) fn plans(&self) -> u32 {
@@ -228,7 +257,7 @@ impl World {
     /// `freeze_super` and `thaw_super` of fs/super.c.
     fn kernel(&mut self, op: Op, fs: Fs) -> i32 {
         match op {
-            Op::Open | Op::Sync => 0,
+            Op::Open | Op::Sync | Op::Close => 0,
             Op::Freeze if self.foreign.contains(&fs) || !self.frozen.insert(fs) => libc::EBUSY,
             Op::Freeze => 0,
             Op::Thaw if self.foreign.remove(&fs) => {
@@ -242,7 +271,7 @@ impl World {
 }
 
 impl Backend for Double {
-    type Handle = Fs;
+    type Handle = Held;
 
     fn plan(&self) -> Result<Plan, ScanError> {
         let mut world = self.lock();
@@ -261,24 +290,37 @@ impl Backend for Double {
         })
     }
 
-    fn open(&self, target: &Target) -> Result<Fs, HandleError> {
+    fn dirty(&self) -> Option<Sample> {
+        let passed = self.lock().writing_since?.elapsed().as_millis() as u64;
+        Some(Sample {
+            dirty: 1_000_000_u64.saturating_sub(passed),
+            writing: 1_000,
+            written: passed * 2,
+        })
+    }
+
+    fn let_go(&self) {
+        self.lock().let_go += 1;
+    }
+
+    fn open(&self, target: &Target) -> Result<Held, HandleError> {
         let fs = target.dev.minor;
         match self.call(Op::Open, fs) {
-            Ok(()) => Ok(fs),
+            Ok(()) => Ok(Held(fs, self.clone())),
             Err(_) => Err(unreachable_target(target)),
         }
     }
 
-    fn sync(&self, fs: &Fs) -> io::Result<()> {
-        self.call(Op::Sync, *fs)
+    fn sync(&self, held: &Held) -> io::Result<()> {
+        self.call(Op::Sync, held.0)
     }
 
-    fn freeze(&self, fs: &Fs) -> io::Result<()> {
-        self.call(Op::Freeze, *fs)
+    fn freeze(&self, held: &Held) -> io::Result<()> {
+        self.call(Op::Freeze, held.0)
     }
 
-    fn thaw(&self, fs: &Fs) -> io::Result<()> {
-        self.call(Op::Thaw, *fs)
+    fn thaw(&self, held: &Held) -> io::Result<()> {
+        self.call(Op::Thaw, held.0)
     }
 }
 

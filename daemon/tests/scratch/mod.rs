@@ -279,6 +279,10 @@ impl Backend for ScratchKernel {
         Handle::open(target)
     }
 
+    fn let_go(&self) {
+        self.kernel.let_go();
+    }
+
     fn descriptor<'a>(&self, handle: &'a Handle) -> Option<std::os::fd::BorrowedFd<'a>> {
         Some(handle.as_fd())
     }

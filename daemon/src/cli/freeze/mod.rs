@@ -134,7 +134,7 @@ fn here(
     } else {
         engine.take_failed()
     };
-    engine.open_log();
+    engine.after_answer();
     let Some(mut report) = report else {
         return Err("an internal error, a checkpoint without a report: please report it".into());
     };

@@ -71,13 +71,12 @@ impl<B: Backend> Engine<B> {
         }
         hold.thaw();
         self.keep_unreturned(&hold);
-        self.quiet = hold.gate.take();
-        *report = hold.finish();
+        *report = self.put_by(hold);
         for failure in &report.failures {
             tracing::error!("{failure}");
         }
         result.map(|()| {
-            self.open_log();
+            self.after_answer();
             false
         })
     }

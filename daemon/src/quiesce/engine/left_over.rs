@@ -9,6 +9,7 @@ use crate::quiesce::hold::{Hold, THAW_PATIENCE};
 use crate::quiesce::ledger::Place;
 use crate::quiesce::pool::Pool;
 use crate::quiesce::recovery;
+use crate::quiesce::report::Report;
 use crate::quiesce::slot::Operation;
 
 impl<B: Backend> Engine<B> {
@@ -17,6 +18,14 @@ impl<B: Backend> Engine<B> {
         self.stuck.extend(hold.unreturned());
         self.thaw_again();
         self.forget_settled();
+    }
+
+    /// Keeps what is closed once the host has its answer, and tells how it went.
+    pub(super) fn put_by(&mut self, mut hold: Hold<B>) -> Report {
+        self.quiet = hold.gate.take();
+        let report = hold.completed_report();
+        self.spent = Some(hold);
+        report
     }
 
     fn forget_settled(&mut self) {

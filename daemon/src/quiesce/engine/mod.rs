@@ -61,6 +61,8 @@ pub struct Engine<B: Backend> {
     failed: Option<Report>,
     /// Keeps the log back until the host has its answer.
     quiet: Option<Closed>,
+    /// A hold that is over: closing hundreds of handles takes longer than the host need wait.
+    spent: Option<Hold<B>>,
     /// A thread that has not come back from an open.
     preparing: Option<JoinHandle<()>>,
     /// File systems of which a call has not returned, or that could not be thawed.
@@ -85,6 +87,7 @@ impl<B: Backend> Engine<B> {
             rested: false,
             failed: None,
             quiet: None,
+            spent: None,
             preparing: None,
             stuck: Vec::new(),
         }
@@ -98,6 +101,12 @@ impl<B: Backend> Engine<B> {
     /// What makes a freeze at work give up, from another thread.
     pub fn signal(&self) -> Arc<Signal> {
         Arc::clone(&self.signal)
+    }
+
+    /// Nothing is held, and no call of an earlier checkpoint is still under way.
+    pub fn is_free(&self) -> bool {
+        let opening = self.preparing.as_ref();
+        self.hold.is_none() && self.stuck.is_empty() && opening.is_none_or(JoinHandle::is_finished)
     }
 
     /// The process id of who thaws should this process die, if that is a process.
@@ -145,7 +154,7 @@ impl<B: Backend> Engine<B> {
         if self.hold.is_some() {
             return Err(FreezeError::Held);
         }
-        self.open_log();
+        self.after_answer();
         let mut report = Report::begin(checkpoint.asked_by);
         report.flush_only = self.strictness == Strictness::FlushOnly;
         self.rested = false;
@@ -176,8 +185,7 @@ impl<B: Backend> Engine<B> {
         hold.thaw();
         faults::reach("thawed");
         self.keep_unreturned(&hold);
-        self.quiet = hold.gate.take();
-        Some(hold.finish())
+        Some(self.put_by(hold))
     }
 
     /// Begins to let applications go on, after a thaw or a freeze that failed: once the host has its answer. `done` is
@@ -201,9 +209,12 @@ impl<B: Backend> Engine<B> {
         done
     }
 
-    /// Lets the log go on after a thaw, or after a freeze that failed: once the host has its answer.
-    pub fn open_log(&mut self) {
+    /// What waits until the host has its answer, after a thaw or a freeze that failed: the log goes on, and what was held open
+    /// for the checkpoint is closed.
+    pub fn after_answer(&mut self) {
         self.quiet = None;
+        self.spent = None;
+        self.backend.let_go();
     }
 }
 
@@ -216,7 +227,7 @@ impl<B: Backend> Drop for Engine<B> {
             }
             None => self.thaw_again(),
         }
-        self.open_log();
+        self.after_answer();
         self.thaw_applications(Outcome::Failure, || {});
         self.applications_thawed(None, Until::Over);
     }
