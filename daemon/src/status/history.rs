@@ -34,7 +34,7 @@ pub struct Counters {
     pub channel_losses: u64,
     /// Seconds spent in each phase.
     pub phase_seconds: BTreeMap<PhaseName, f64>,
-    /// The longest that a write could have had to wait because of the agent.
+    /// The longest that a write could have had to wait for freeze and thaw, as far as is known: not what the flush costs.
     pub worst_stall: Option<WorstStall>,
 }
 

@@ -101,7 +101,7 @@ pub fn render_prometheus(status: &Status) -> String {
     out.single(
         "worst_stall_seconds",
         "gauge",
-        "The longest that a write could have had to wait because of the agent, since its start.",
+        "The longest that a write could have had to wait for freeze and thaw, since the agent's start; neither the hold nor what the flush costs is in it.",
         counters
             .worst_stall
             .as_ref()
@@ -162,7 +162,7 @@ fn last_checkpoint(out: &mut Exposition, last: &Report) {
     out.metric(
         "last_checkpoint_stall_seconds",
         "gauge",
-        "How long a write could have had to wait in the last checkpoint, for those file systems where that was longest.",
+        "How long a write could have had to wait for freeze and thaw in the last checkpoint, for those file systems where that was longest.",
     );
     let mut seen = std::collections::BTreeSet::new();
     for fs in &last.file_systems {

@@ -69,7 +69,7 @@ pub(super) fn stall(report: &Report) -> String {
                 time(worst.stall)
             )
         }
-        None => "no write had to wait".to_owned(),
+        None => "no write had to wait for a freeze".to_owned(),
     }
 }
 

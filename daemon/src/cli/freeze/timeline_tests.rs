@@ -220,7 +220,7 @@ fn a_hook_that_failed_is_named_and_seen() {
 fn a_freeze_that_failed_before_anything_was_open_has_no_picture() {
     let mut report = with_phases(&[(Prepare, 0, 1_000)]);
     report.fail("the mount table cannot be read".to_owned());
-    let expected = "the freeze failed: nothing was frozen\nno write had to wait\nprepare 1.0 ms\n";
+    let expected = "the freeze failed: nothing was frozen\nno write had to wait for a freeze\nprepare 1.0 ms\n";
     let failed = "failed: the mount table cannot be read\n";
     assert_eq!(summary(&report), format!("{expected}{failed}"));
     assert_eq!(render(&report, PLAIN), format!("{expected}\n{failed}"));

@@ -29,7 +29,8 @@ pub struct FileSystemReport {
     pub freeze: Option<Span>,
     /// `FITHAW`.
     pub thaw: Option<Span>,
-    /// How long a write could have had to wait because of us: from the call of `FIFREEZE` to the return of `FITHAW`, without the hold.
+    /// How long a write could have had to wait for freeze and thaw: from the call of `FIFREEZE` to the return of `FITHAW`, without the hold.
+    /// What the flush costs writers is not seen from here.
     #[serde(rename = "stall_ms", with = "millis::option")]
     pub stall: Option<Duration>,
 }

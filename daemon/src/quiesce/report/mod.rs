@@ -197,7 +197,7 @@ impl Report {
         call.map(|call| self.span(call.at, call.at + call.took))
     }
 
-    /// How long a write to it could have had to wait because of us, as far as is known now.
+    /// How long a write to it could have had to wait for freeze and thaw, as far as is known now.
     pub(in crate::quiesce) fn stall(&self, fs: &FileSystemReport) -> Option<Duration> {
         let freeze = fs.freeze?;
         let end = match fs.result {
