@@ -56,6 +56,17 @@ fn its_fields_say_what_it_is_and_needs() {
     }
 }
 
+/// In bytes: the agent is in every image, and all of it is locked in memory.
+const LARGEST_PROGRAM: u64 = 3 << 20;
+
+#[test]
+fn the_program_is_small() {
+    let size = fs::metadata(unpacked().path().join("usr/sbin/hv-vssd"))
+        .unwrap()
+        .len();
+    assert!(size <= LARGEST_PROGRAM, "{size} bytes");
+}
+
 #[test]
 fn all_that_a_source_installation_has_is_in_it_in_debians_places() {
     let expected: BTreeSet<String> = made::installed_from_source()
