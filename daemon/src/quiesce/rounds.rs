@@ -48,7 +48,7 @@ const MOST_ROUNDS: u32 = 20;
 const YOUNG: Duration = Duration::from_secs(1);
 
 /// How often is looked: a look costs some ten microseconds.
-const PAUSE: RangeInclusive<Duration> = Duration::from_millis(5)..=Duration::from_millis(50);
+const PAUSE: RangeInclusive<Duration> = Duration::from_millis(5)..=Duration::from_millis(100);
 
 /// The rounds so far.
 #[derive(Clone, Debug)]
@@ -131,6 +131,12 @@ impl Rounds {
             self.committed = Some(now);
         }
         wants
+    }
+
+    /// Whether the writes in flight on a disk are of interest: not once it has been idle in this round.
+    #[must_use]
+    pub fn wants(&self, disk: usize) -> bool {
+        self.idle.get(disk).is_none_or(|looks| *looks < IDLE_LOOKS)
     }
 
     /// Judges what was seen: the machine's counters, and what each disk does. Without a disk that can be watched, the

@@ -142,14 +142,19 @@ impl Disks {
         Self(disks.into_values().collect())
     }
 
-    /// What each of them does now. What cannot be read is not waited for.
+    /// What each of them does now; writes in flight for those that `wanted` picks by their number, and none for the others. What
+    /// cannot be read is not waited for.
     #[must_use]
-    pub fn look(&self) -> Vec<Activity> {
-        let look = |disk: &Disk| Activity {
-            in_flight: read(&disk.in_flight, writes_in_flight),
+    pub fn look(&self, wanted: impl Fn(usize) -> bool) -> Vec<Activity> {
+        let look = |(number, disk): (usize, &Disk)| Activity {
+            in_flight: if wanted(number) {
+                read(&disk.in_flight, writes_in_flight)
+            } else {
+                0
+            },
             written: read(&disk.counters, pages_written),
         };
-        self.0.iter().map(look).collect()
+        self.0.iter().enumerate().map(look).collect()
     }
 }
 
@@ -231,7 +236,7 @@ mod tests {
             ..unknown.clone()
         };
         let disks = Disks::open([&unknown, &served]);
-        assert!(disks.look().is_empty());
+        assert!(disks.look(|_| true).is_empty());
     }
 
     #[test]
@@ -250,7 +255,7 @@ mod tests {
             })
             .collect();
         let disks = Disks::open(targets.iter().chain(&targets));
-        assert_eq!(disks.look().len(), targets.len());
+        assert_eq!(disks.look(|_| true).len(), targets.len());
     }
 
     #[test]
