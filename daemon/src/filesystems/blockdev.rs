@@ -27,6 +27,11 @@ pub struct BlockDevice {
     pub incomplete: bool,
 }
 
+/// All devices of the btrfs that has `dev` as one of them; `None` if there is no such btrfs.
+pub(crate) fn btrfs_members(dev: DeviceNumber) -> Option<Vec<DeviceNumber>> {
+    Sysfs::new(Path::new("/sys"), &|_| None).btrfs_members(dev)
+}
+
 /// Reads block devices below a sysfs, each file at most once. What is missing there is no error: the device is then unknown to [`Sysfs::into_devices`].
 pub(crate) struct Sysfs<'a> {
     root: &'a Path,

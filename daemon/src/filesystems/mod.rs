@@ -36,6 +36,7 @@ mod tree;
 pub mod watch;
 
 pub use blockdev::BlockDevice;
+pub(crate) use blockdev::btrfs_members;
 pub use device::DeviceNumber;
 pub use lookup::{LookupError, devices_at, planned_at};
 pub use mount_table::MountTable;

@@ -85,6 +85,8 @@ impl<B: Backend> Hold<B> {
                     pause
                 }
                 Next::Round => {
+                    // Those that were done have been given more since.
+                    seen = disks.look(|_| true);
                     self.begin_round(&mut rounds, sample, &seen, limit)?;
                     Duration::ZERO
                 }
@@ -103,7 +105,7 @@ impl<B: Backend> Hold<B> {
         &self,
         rounds: &mut Rounds,
         sample: Sample,
-        seen: &[Activity],
+        seen: &Activity,
         limit: Limit,
     ) -> Result<(), FreezeError> {
         if rounds.wants_commit(Instant::now(), sample, seen) {

@@ -1,7 +1,7 @@
 //! Whether waiting for the kernel's write-back still pays: pure decisions, from what was seen and when.
 //!
-//! How much waits to be written is known of the whole machine alone; how much was written is known of each disk, and that of
-//! the disks in hand decides: what others write is not waited for. A round begins when the flushers are woken, and ends when every disk has ended what it had to write; a disk among
+//! How much waits to be written is known of the whole machine alone; how much was written is known of each disk, too, so that what
+//! others write is not waited for. A round begins when the flushers are woken, and ends when every disk has ended what it had to write; a disk among
 //! others is judged by its own queue. What has become dirty meanwhile makes the next round, as long as rounds get
 //! shorter. So the commits that follow find idle disks.
 
@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 
 use super::writeback::{Activity, Sample};
 
-/// So few pages are nothing that a commit would wait for.
-const FEW: u64 = 64;
+/// So little is nothing that a commit would wait for; in KiB, as all amounts here.
+const FEW: u64 = 256;
 
 /// What is left may take the disks this long: no writer waits longer for it.
 const SHORT: Duration = Duration::from_millis(20);
@@ -36,7 +36,7 @@ const DEAD: Duration = Duration::from_secs(10);
 const NUDGE: Duration = Duration::from_secs(1);
 
 /// For less than this, a commit of its own does not pay, and behind more it would wait.
-const MUCH: u64 = 1024;
+const MUCH: u64 = 4096;
 
 /// With no more writes than this in flight a disk is hardly busy: a request has a megabyte at most.
 const HARDLY_BUSY: u64 = 4;
@@ -57,6 +57,8 @@ pub struct Rounds {
     number: u32,
     /// The round at work.
     round: Window,
+    /// What our disks had written when it began, if that is known.
+    ours: Option<u64>,
     /// The part of it that is judged next.
     window: Window,
     /// When a page was written last, and how many had been by then.
@@ -100,14 +102,15 @@ impl Rounds {
 
     /// Begins at `now`, before the flushers are woken.
     #[must_use]
-    pub fn begin(now: Instant, sample: Sample, disks: &[Activity]) -> Self {
+    pub fn begin(now: Instant, sample: Sample, disks: &Activity) -> Self {
         let window = Window {
             since: now,
-            then: ours(sample, disks),
+            then: sample,
         };
         Self {
             number: 1,
             round: window,
+            ours: disks.written,
             window,
             moved: window,
             woken: now,
@@ -120,11 +123,12 @@ impl Rounds {
     /// Whether journals are to be committed now, before the flushers are woken. A journal that commits by a timer would
     /// else do so in the middle of the round, behind all that is on its way to the disk by then. Never while much is on
     /// its way already.
-    pub fn wants_commit(&mut self, now: Instant, sample: Sample, disks: &[Activity]) -> bool {
+    pub fn wants_commit(&mut self, now: Instant, sample: Sample, disks: &Activity) -> bool {
         let is_young = |at: Instant| now.saturating_duration_since(at) < YOUNG;
         // What is on its way to other disks does not matter.
-        let are_idle = disks.iter().all(|disk| disk.in_flight <= HARDLY_BUSY);
-        let wants = (sample.writing <= MUCH || (are_idle && !disks.is_empty()))
+        let mut in_flight = disks.in_flight.iter();
+        let are_idle = disks.written.is_some() && in_flight.all(|writes| *writes <= HARDLY_BUSY);
+        let wants = (sample.writing <= MUCH || are_idle)
             && sample.waiting() > MUCH
             && !self.committed.is_some_and(is_young);
         if wants {
@@ -139,10 +143,9 @@ impl Rounds {
         self.idle.get(disk).is_none_or(|looks| *looks < IDLE_LOOKS)
     }
 
-    /// Judges what was seen: the machine's counters, and what each disk does. Without a disk that can be watched, the
-    /// machine's counters stand for one.
-    pub fn look(&mut self, now: Instant, sample: Sample, disks: &[Activity]) -> Next {
-        let sample = ours(sample, disks);
+    /// Judges what was seen: the machine's counters, and what our disks do. Without a disk that can be watched, the machine's
+    /// counters stand for one.
+    pub fn look(&mut self, now: Instant, sample: Sample, disks: &Activity) -> Next {
         if sample.written != self.moved.then.written {
             self.moved = Window {
                 since: now,
@@ -158,12 +161,12 @@ impl Rounds {
             (rest / 8).clamp(*PAUSE.start(), *PAUSE.end())
         });
         if all_idle {
-            return self.at_the_end(now, sample, rest, pause);
+            return self.at_the_end(now, sample, disks, pause);
         }
         if self.idle.iter().any(|looks| *looks >= IDLE_LOOKS) {
             self.some_idle.get_or_insert(now);
         }
-        if !self.pays(now, sample) {
+        if !self.pays(now, sample, disks) {
             return Next::Stop;
         }
         let rested = self.some_idle.map(|since| since.max(self.woken));
@@ -175,16 +178,17 @@ impl Rounds {
     }
 
     /// Whether all disks have been idle in this round.
-    fn note(&mut self, sample: Sample, disks: &[Activity]) -> bool {
-        let machine = [Activity {
-            in_flight: sample.writing,
-            written: sample.written,
-        }];
-        let disks = if disks.is_empty() { &machine } else { disks };
-        self.idle.resize(disks.len(), 0);
-        for (looks, disk) in self.idle.iter_mut().zip(disks) {
+    fn note(&mut self, sample: Sample, disks: &Activity) -> bool {
+        let machine = [sample.writing];
+        let in_flight = if disks.in_flight.is_empty() {
+            &machine
+        } else {
+            &disks.in_flight[..]
+        };
+        self.idle.resize(in_flight.len(), 0);
+        for (looks, writes) in self.idle.iter_mut().zip(in_flight) {
             // What is in flight when no pages are is no write-back, but a program's sync.
-            if disk.in_flight == 0 || sample.writing <= FEW {
+            if *writes == 0 || sample.writing <= FEW {
                 *looks += 1;
             }
         }
@@ -195,21 +199,26 @@ impl Rounds {
         &mut self,
         now: Instant,
         sample: Sample,
-        rest: Option<Duration>,
+        disks: &Activity,
         pause: Duration,
     ) -> Next {
+        let rest = self.round.rest(now, sample);
         let little = rest.is_some_and(|rest| rest < SHORT);
         let before = self.round.then.waiting();
         let gained =
-            sample.waiting() <= before / 10 * 9 && self.round.written(sample) >= before / 10;
-        let is_over = self.round.passed(now) >= BEGIN && !self.may_begin_late(now, sample);
+            sample.waiting() <= before / 10 * 9 && self.written_back(sample, disks) >= before / 10;
+        let is_over = self.round.passed(now) >= BEGIN && !self.may_begin_late(now, sample, disks);
         if little || (!gained && is_over) || (gained && self.number == MOST_ROUNDS) {
             return Next::Stop;
         }
         if !gained {
-            // The flushers have hardly begun.
+            // The flushers have hardly begun, or what others have to write hides what is left here.
             self.idle.fill(0);
             self.some_idle = None;
+            if now.saturating_duration_since(self.woken) >= NUDGE {
+                self.woken = now;
+                return Next::Wake(pause);
+            }
             return Next::Wait(pause);
         }
         let window = Window {
@@ -217,6 +226,7 @@ impl Rounds {
             then: sample,
         };
         (self.round, self.window, self.woken) = (window, window, now);
+        self.ours = disks.written;
         self.number += 1;
         self.idle.fill(0);
         self.some_idle = None;
@@ -224,19 +234,28 @@ impl Rounds {
     }
 
     /// Whether hardly anything was written in this round, and the kernel may yet call a flusher.
-    fn may_begin_late(&self, now: Instant, sample: Sample) -> bool {
-        self.round.written(sample) < self.round.then.waiting() / 10
+    fn may_begin_late(&self, now: Instant, sample: Sample, disks: &Activity) -> bool {
+        self.written_back(sample, disks) < self.round.then.waiting() / 10
             && self.round.passed(now) < CALLED_AGAIN
+    }
+
+    /// What was written back in this round, of ours: no more than all write-back of the machine, which others have a share in, and
+    /// no more than all that our disks have written, direct writes and journals among it.
+    fn written_back(&self, sample: Sample, disks: &Activity) -> u64 {
+        let all = self.round.written(sample);
+        let ours = disks.written.zip(self.ours);
+        ours.map_or(all, |(now, then)| all.min(now.saturating_sub(then)))
     }
 
     /// `false` when what waits falls by less than a tenth of what is written: writers then dirty as fast as the disks
     /// write, and it would go on for ever. A slow disk among idle ones is judged by its own progress in the end, for
     /// what is dirtied and written on the others says nothing of it.
-    fn pays(&mut self, now: Instant, sample: Sample) -> bool {
+    fn pays(&mut self, now: Instant, sample: Sample, disks: &Activity) -> bool {
         let passed = self.window.passed(now);
         let written = self.window.written(sample);
         let some_idle = self.some_idle.is_some();
-        if passed < if some_idle { DEAD } else { WINDOW } || self.may_begin_late(now, sample) {
+        if passed < if some_idle { DEAD } else { WINDOW } || self.may_begin_late(now, sample, disks)
+        {
             return true;
         }
         let fell = self.window.then.waiting().saturating_sub(sample.waiting());
@@ -250,15 +269,6 @@ impl Rounds {
         }
         fell > 0 && (some_idle || fell >= written / 10)
     }
-}
-
-/// The machine's counters, but of what was written that of these disks, if any can be watched.
-fn ours(sample: Sample, disks: &[Activity]) -> Sample {
-    if disks.is_empty() {
-        return sample;
-    }
-    let written = disks.iter().map(|disk| disk.written).sum();
-    Sample { written, ..sample }
 }
 
 impl Window {

@@ -1,8 +1,9 @@
 use super::*;
 
-const PAGES: u64 = 256;
+/// In KiB.
+const MIB: u64 = 1024;
 
-/// A disk of a model machine, in pages and pages a second.
+/// A disk of a model machine, in KiB and KiB a second.
 #[derive(Clone, Copy, Debug, Default)]
 struct Disk {
     dirty: u64,
@@ -10,11 +11,11 @@ struct Disk {
     speed: u64,
     /// What writers make dirty, in pages a second.
     rate: u64,
-    /// Of the next such page, in pages of 1 / 1000.
+    /// Of the next such KiB, in thousandths.
     begun: u64,
-    /// Pages of a request: they are all ended together.
+    /// Of a request: it is ended as a whole.
     clump: u64,
-    /// Of the request at work, in pages of 1 / 1000.
+    /// Of the request at work, in thousandths.
     done: u64,
     written: u64,
 }
@@ -22,9 +23,9 @@ struct Disk {
 /// `mib` dirty on a disk of `speed` MiB a second.
 fn disk(mib: u64, speed: u64) -> Disk {
     Disk {
-        dirty: mib * PAGES,
-        speed: speed * PAGES,
-        clump: 320,
+        dirty: mib * MIB,
+        speed: speed * MIB,
+        clump: 1280,
         ..Disk::default()
     }
 }
@@ -34,9 +35,12 @@ struct Machine {
     disks: Vec<Disk>,
     /// What is dirty on a server, or on a disk that is left out.
     elsewhere: u64,
-    /// What is written of it, in pages a second.
+    /// What is written of it, in KiB a second.
     drain: u64,
     drained: u64,
+    /// What programs write past the page cache, so far and in KiB a second.
+    direct: u64,
+    direct_rate: u64,
     woken: u32,
     rounds: u32,
 }
@@ -50,13 +54,15 @@ impl Machine {
         }
     }
 
-    fn look(&self, watched: bool) -> Vec<Activity> {
-        let disks = self.disks.iter().filter(|_| watched);
-        let activity = disks.map(|disk| Activity {
-            in_flight: disk.queue,
-            written: disk.written,
-        });
-        activity.collect()
+    fn look(&self, watched: bool) -> Activity {
+        if !watched {
+            return Activity::default();
+        }
+        let written = self.disks.iter().map(|disk| disk.written);
+        Activity {
+            in_flight: self.disks.iter().map(|disk| disk.queue).collect(),
+            written: Some(self.direct + written.sum::<u64>()),
+        }
     }
 
     fn wake(&mut self) {
@@ -70,6 +76,7 @@ impl Machine {
         let drained = (self.drain * ms / 1000).min(self.elsewhere);
         self.elsewhere -= drained;
         self.drained += drained;
+        self.direct += self.direct_rate * ms / 1000;
         for _ in 0..ms {
             for disk in &mut self.disks {
                 disk.begun += disk.rate;
@@ -159,7 +166,7 @@ fn disks_are_waited_for_until_they_are_done_however_much_there_is() {
             let mut machine = machine(&[disk(mib, speed)]);
             let waited = machine.run(watched);
             assert!(
-                machine.longest_rest() <= ms(FEW * 1000 / (speed * PAGES)),
+                machine.longest_rest() <= ms(FEW * 1000 / (speed * MIB)),
                 "{mib} MiB"
             );
             let least = ms(mib * 1000 / speed);
@@ -171,10 +178,10 @@ fn disks_are_waited_for_until_they_are_done_however_much_there_is() {
 #[test]
 fn the_slow_disk_among_fast_ones_is_waited_for() {
     let mut disks = [disk(40, 20); 8];
-    disks[7].speed = 4 * PAGES;
+    disks[7].speed = 4 * MIB;
     // And what writers dirty meanwhile, everywhere.
     for disk in &mut disks {
-        disk.rate = 50;
+        disk.rate = 200;
     }
     let mut machine = machine(&disks);
     let waited = machine.run(true);
@@ -185,7 +192,7 @@ fn the_slow_disk_among_fast_ones_is_waited_for() {
 #[test]
 fn a_disk_that_ends_a_request_every_few_seconds_is_waited_for() {
     let mut slow = disk(4, 1);
-    slow.clump = 1024;
+    slow.clump = 4096;
     let mut machine = machine(&[slow, disk(1, 100)]);
     machine.run(true);
     assert!(machine.longest_rest() < ms(100), "{machine:?}");
@@ -194,7 +201,7 @@ fn a_disk_that_ends_a_request_every_few_seconds_is_waited_for() {
 #[test]
 fn writers_half_as_fast_as_the_disks_make_shorter_and_shorter_rounds() {
     let mut busy = disk(40, 20);
-    busy.rate = 10 * PAGES;
+    busy.rate = 10 * MIB;
     let mut machine = machine(&[busy; 4]);
     let waited = machine.run(true);
     assert!(machine.rounds >= 3, "{} rounds", machine.rounds);
@@ -205,7 +212,7 @@ fn writers_half_as_fast_as_the_disks_make_shorter_and_shorter_rounds() {
 #[test]
 fn writers_as_fast_as_the_disk_are_not_waited_for() {
     let mut busy = disk(50, 20);
-    busy.rate = 20 * PAGES;
+    busy.rate = 20 * MIB;
     let waited = machine(&[busy]).run(true);
     assert!(waited <= ms(3_000), "{waited:?}");
 }
@@ -213,7 +220,7 @@ fn writers_as_fast_as_the_disk_are_not_waited_for() {
 #[test]
 fn a_trickle_of_writes_does_not_keep_it_waiting() {
     let mut trickle = disk(40, 20);
-    trickle.rate = PAGES;
+    trickle.rate = MIB;
     let waited = machine(&[trickle; 4]).run(true);
     assert!(waited < ms(2_200), "{waited:?}");
 }
@@ -221,7 +228,7 @@ fn a_trickle_of_writes_does_not_keep_it_waiting() {
 #[test]
 fn writers_on_a_fast_disk_are_written_back_while_a_slow_one_is_waited_for() {
     let mut fast = disk(10, 100);
-    fast.rate = 20 * PAGES;
+    fast.rate = 20 * MIB;
     let mut machine = machine(&[disk(40, 4), fast]);
     let waited = machine.run(true);
     assert!(machine.longest_rest() < ms(50), "{machine:?}");
@@ -238,7 +245,7 @@ fn a_disk_that_writes_nothing_is_not_waited_for_long() {
 #[test]
 fn what_is_dirty_on_no_disk_of_ours_is_not_waited_for_long() {
     let mut machine = machine(&[disk(10, 100)]);
-    machine.elsewhere = 100 * PAGES;
+    machine.elsewhere = 100 * MIB;
     let waited = machine.run(true);
     assert!(waited < CALLED_AGAIN + ms(500), "{waited:?}");
     assert_eq!(machine.longest_rest(), Duration::ZERO);
@@ -248,15 +255,33 @@ fn what_is_dirty_on_no_disk_of_ours_is_not_waited_for_long() {
 fn what_is_written_on_no_disk_of_ours_is_not_waited_for_either() {
     // 4 GiB on a disk that is left out, and nothing on ours.
     let mut machine = machine(&[disk(0, 100)]);
-    (machine.elsewhere, machine.drain) = (4096 * PAGES, 100 * PAGES);
+    (machine.elsewhere, machine.drain) = (4096 * MIB, 100 * MIB);
     let waited = machine.run(true);
     assert!(waited < CALLED_AGAIN + ms(500), "{waited:?}");
 }
 
 #[test]
+fn what_programs_write_past_the_page_cache_is_no_write_back() {
+    let mut machine = machine(&[disk(100, 20)]);
+    machine.direct_rate = 500 * MIB;
+    machine.run(true);
+    assert_eq!(machine.longest_rest(), Duration::ZERO, "{machine:?}");
+}
+
+#[test]
+fn what_becomes_dirty_while_others_write_is_written_back() {
+    let mut ours = disk(40, 20);
+    ours.rate = 5 * MIB;
+    let mut machine = machine(&[ours]);
+    (machine.elsewhere, machine.drain) = (2048 * MIB, 100 * MIB);
+    machine.run(true);
+    assert!(machine.longest_rest() < ms(400), "{machine:?}");
+}
+
+#[test]
 fn rounds_that_get_hardly_shorter_are_bounded_in_number() {
     let mut busy = disk(40, 20);
-    busy.rate = 20 * PAGES * 85 / 100;
+    busy.rate = 20 * MIB * 85 / 100;
     let mut machine = machine(&[busy]);
     machine.run(true);
     assert!(machine.rounds < MOST_ROUNDS, "{machine:?}");
@@ -270,18 +295,17 @@ fn a_disk_that_is_never_idle_for_its_readers_and_syncs_is_not_waited_for_long() 
         writing: 0,
         written,
     };
-    let disk = |written| {
-        [Activity {
-            in_flight: 1,
-            written,
-        }]
+    let disk = |written| Activity {
+        in_flight: vec![1],
+        written: Some(written),
     };
     let mut rounds = Rounds::begin(started, sample(0), &disk(0));
     let mut now = started;
     let mut looks = 0;
     while rounds.look(now, sample(looks), &disk(looks)) != Next::Stop {
         now += ms(10);
-        looks += 1;
+        // A page a look.
+        looks += 4;
     }
     assert!(now - started <= WINDOW + ms(10));
 }
@@ -294,16 +318,18 @@ fn journals_are_committed_before_a_round_that_lasts_and_not_behind_data() {
         writing,
         written: 0,
     };
-    let disk = |in_flight| {
-        [Activity {
-            in_flight,
-            written: 0,
-        }]
+    let disk = |in_flight| Activity {
+        in_flight: vec![in_flight],
+        written: Some(0),
     };
     let (busy, idle) = (disk(2 * HARDLY_BUSY), disk(0));
+    let unknown = Activity {
+        written: None,
+        ..idle.clone()
+    };
     let mut rounds = Rounds::begin(started, sample(10 * MUCH, 0), &idle);
     assert!(!rounds.wants_commit(started, sample(10 * MUCH, 2 * MUCH), &busy));
-    assert!(!rounds.wants_commit(started, sample(10 * MUCH, 2 * MUCH), &[]));
+    assert!(!rounds.wants_commit(started, sample(10 * MUCH, 2 * MUCH), &unknown));
     assert!(!rounds.wants_commit(started, sample(MUCH / 2, 0), &idle));
     assert!(rounds.wants_commit(started, sample(10 * MUCH, 0), &idle));
     // The next round soon after.
@@ -316,10 +342,13 @@ fn journals_are_committed_before_a_round_that_lasts_and_not_behind_data() {
 fn flushers_that_have_not_begun_are_waited_for() {
     let started = Instant::now();
     let dirty = Sample {
-        dirty: 100 * PAGES,
+        dirty: 100 * MIB,
         ..Sample::default()
     };
-    let idle = [Activity::default()];
+    let idle = Activity {
+        in_flight: vec![0],
+        written: Some(0),
+    };
     let mut rounds = Rounds::begin(started, dirty, &idle);
     let mut now = started;
     while rounds.look(now, dirty, &idle) != Next::Stop {
@@ -332,14 +361,17 @@ fn flushers_that_have_not_begun_are_waited_for() {
 fn a_round_that_wrote_but_did_not_get_on_is_over_sooner() {
     let started = Instant::now();
     let mut sample = Sample {
-        dirty: 100 * PAGES,
+        dirty: 100 * MIB,
         ..Sample::default()
     };
-    let mut disk = [Activity::default()];
+    let mut disk = Activity {
+        in_flight: vec![0],
+        written: Some(0),
+    };
     let mut rounds = Rounds::begin(started, sample, &disk);
     // Written as fast as writers dirty it.
-    sample.written = 50 * PAGES;
-    disk[0].written = sample.written;
+    sample.written = 50 * MIB;
+    disk.written = Some(sample.written);
     let mut now = started;
     while rounds.look(now, sample, &disk) != Next::Stop {
         now += ms(10);

@@ -8,11 +8,13 @@
 use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
 use std::os::unix::fs::FileExt;
+use std::path::PathBuf;
 
 use nix::sys::stat::stat;
+use nix::unistd::{SysconfVar, sysconf};
 
 use super::target::Target;
-use crate::filesystems::DeviceNumber;
+use crate::filesystems::{DeviceNumber, btrfs_members};
 
 const SWITCH: &str = "/proc/sys/vm/dirty_writeback_centisecs";
 const COUNTERS: &str = "/proc/vmstat";
@@ -25,6 +27,7 @@ const RARELY: u64 = 50_000;
 pub struct WriteBack {
     switch: File,
     counters: File,
+    kib_per_page: u64,
 }
 
 impl WriteBack {
@@ -38,6 +41,7 @@ impl WriteBack {
                 .open(SWITCH)
                 .ok()?,
             counters: File::open(COUNTERS).ok()?,
+            kib_per_page: kib_per_page(),
         })
     }
 
@@ -63,11 +67,11 @@ impl WriteBack {
         // The counters wanted are among the first.
         let mut text = [0; 8192];
         let length = self.counters.read_at(&mut text, 0).ok()?;
-        Sample::parse(text.get(..length)?)
+        Sample::parse(text.get(..length)?, self.kib_per_page)
     }
 }
 
-/// Counters of `/proc/vmstat` (mm/vmstat.c), in pages.
+/// Counters of `/proc/vmstat` (mm/vmstat.c), in KiB, however large a page is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Sample {
     /// Dirty, and not on its way to a disk.
@@ -85,10 +89,12 @@ impl Sample {
         self.dirty.saturating_add(self.writing)
     }
 
-    fn parse(vmstat: &[u8]) -> Option<Self> {
+    fn parse(vmstat: &[u8], kib_per_page: u64) -> Option<Self> {
         let field = |name: &[u8]| {
             let mut lines = vmstat.split(|byte| *byte == b'\n');
-            number(lines.find_map(|line| line.strip_prefix(name)?.strip_prefix(b" "))?)
+            let pages =
+                number(lines.find_map(|line| line.strip_prefix(name)?.strip_prefix(b" "))?)?;
+            pages.checked_mul(kib_per_page)
         };
         Some(Self {
             dirty: field(b"nr_dirty")?,
@@ -98,6 +104,12 @@ impl Sample {
     }
 }
 
+fn kib_per_page() -> u64 {
+    let bytes = sysconf(SysconfVar::PAGE_SIZE).ok().flatten();
+    let bytes = bytes.and_then(|bytes| u64::try_from(bytes).ok());
+    bytes.map_or(4, |bytes| (bytes / 1024).max(1))
+}
+
 fn number(text: &[u8]) -> Option<u64> {
     std::str::from_utf8(text).ok()?.trim().parse().ok()
 }
@@ -105,7 +117,11 @@ fn number(text: &[u8]) -> Option<u64> {
 /// The disks of the file systems in hand: the counters of [`Sample`] are those of the whole machine, in which a slow disk is
 /// lost among fast ones, and one that is none of ours may never be done.
 #[derive(Debug, Default)]
-pub struct Disks(Vec<Disk>);
+pub struct Disks {
+    disks: Vec<Disk>,
+    /// Every disk of every file system is among them, and counts what it writes.
+    complete: bool,
+}
 
 #[derive(Debug)]
 struct Disk {
@@ -113,13 +129,13 @@ struct Disk {
     counters: File,
 }
 
-/// What a disk does.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+/// What the disks do.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Activity {
-    /// Writes that it has not ended yet.
-    pub in_flight: u64,
-    /// What it has written since it is there, in pages.
-    pub written: u64,
+    /// For each disk, writes that it has not ended yet.
+    pub in_flight: Vec<u64>,
+    /// What all of them have written since they are there, in KiB; `None` where not all can be asked. Not only write-back.
+    pub written: Option<u64>,
 }
 
 impl Disks {
@@ -127,54 +143,81 @@ impl Disks {
     #[must_use]
     pub fn open<'a>(targets: impl IntoIterator<Item = &'a Target>) -> Self {
         let mut disks = BTreeMap::new();
-        for dev in targets.into_iter().filter_map(device) {
-            let open = |name| File::open(format!("/sys/dev/block/{dev}/{name}"));
-            if let (Ok(in_flight), Ok(counters)) = (open("inflight"), open("stat")) {
-                disks.insert(
-                    dev,
-                    Disk {
-                        in_flight,
-                        counters,
-                    },
-                );
+        let mut complete = true;
+        for target in targets {
+            let devices = devices(target);
+            complete &= !devices.is_empty();
+            for dev in devices {
+                match Disk::open(dev) {
+                    Some(disk) => drop(disks.insert(dev, disk)),
+                    None => complete = false,
+                }
             }
         }
-        Self(disks.into_values().collect())
+        Self {
+            disks: disks.into_values().collect(),
+            complete,
+        }
     }
 
-    /// What each of them does now; writes in flight for those that `wanted` picks by their number, and none for the others. What
-    /// cannot be read is not waited for.
+    /// What they do now; writes in flight on those that `wanted` picks by their number, and none on the others. What cannot be
+    /// read is not waited for.
     #[must_use]
-    pub fn look(&self, wanted: impl Fn(usize) -> bool) -> Vec<Activity> {
-        let look = |(number, disk): (usize, &Disk)| Activity {
-            in_flight: if wanted(number) {
-                read(&disk.in_flight, writes_in_flight)
-            } else {
-                0
-            },
-            written: read(&disk.counters, pages_written),
+    pub fn look(&self, wanted: impl Fn(usize) -> bool) -> Activity {
+        let in_flight = |(number, disk): (usize, &Disk)| {
+            let look = wanted(number).then(|| read(&disk.in_flight, writes_in_flight));
+            look.flatten().unwrap_or(0)
         };
-        self.0.iter().enumerate().map(look).collect()
+        let mut written = self.complete.then_some(0);
+        for disk in &self.disks {
+            written = written
+                .zip(read(&disk.counters, kib_written))
+                .map(|(sum, kib)| sum + kib);
+        }
+        Activity {
+            in_flight: self.disks.iter().enumerate().map(in_flight).collect(),
+            written,
+        }
     }
 }
 
-fn read(file: &File, parse: impl Fn(&[u8]) -> Option<u64>) -> u64 {
-    let mut text = [0; 256];
-    let length = file.read_at(&mut text, 0).unwrap_or(0);
-    text.get(..length).and_then(parse).unwrap_or(0)
+impl Disk {
+    /// `None` as well where it counts nothing (`queue/iostats`, Documentation/ABI/stable/sysfs-block).
+    fn open(dev: DeviceNumber) -> Option<Self> {
+        let home = PathBuf::from(format!("/sys/dev/block/{dev}"));
+        // A partition's disk is the directory above.
+        let mut switches = ["queue/iostats", "../queue/iostats"].iter();
+        let switch = switches.find_map(|name| std::fs::read(home.join(name)).ok());
+        let open = |name| File::open(home.join(name)).ok();
+        Some(Self {
+            in_flight: open("inflight")?,
+            counters: open("stat")?,
+        })
+        .filter(|_| switch.is_none_or(|switch| switch.trim_ascii() != b"0"))
+    }
 }
 
-/// The disk's number; that of a btrfs is its own, and its (first) disk is its source.
-fn device(target: &Target) -> Option<DeviceNumber> {
+fn read(file: &File, parse: impl Fn(&[u8]) -> Option<u64>) -> Option<u64> {
+    let mut text = [0; 256];
+    let length = file.read_at(&mut text, 0).ok()?;
+    parse(text.get(..length)?)
+}
+
+/// Its disk; a btrfs has a number of its own, and one disk or more. None where they are not known.
+fn devices(target: &Target) -> Vec<DeviceNumber> {
     if !target.dev.is_anonymous() {
-        return Some(target.dev);
+        return vec![target.dev];
     }
     // Nowhere else may a look-up be made without a limit of time.
     if !target.source.starts_with("/dev") {
-        return None;
+        return Vec::new();
     }
-    let dev = DeviceNumber::from_raw(stat(&target.source).ok()?.st_rdev);
-    (!dev.is_anonymous()).then_some(dev)
+    let Ok(found) = stat(&target.source) else {
+        return Vec::new();
+    };
+    let dev = DeviceNumber::from_raw(found.st_rdev);
+    let pool = btrfs_members(dev).filter(|_| target.fstype == "btrfs");
+    pool.unwrap_or_else(|| vec![dev])
 }
 
 /// Reads and writes in flight (Documentation/ABI/stable/sysfs-block, `inflight`).
@@ -183,8 +226,8 @@ fn writes_in_flight(text: &[u8]) -> Option<u64> {
 }
 
 /// The seventh field counts sectors of 512 bytes that were written (Documentation/block/stat.rst).
-fn pages_written(text: &[u8]) -> Option<u64> {
-    field(text, 6).map(|sectors| sectors / 8)
+fn kib_written(text: &[u8]) -> Option<u64> {
+    field(text, 6).map(|sectors| sectors / 2)
 }
 
 fn field(text: &[u8], number: usize) -> Option<u64> {
@@ -200,13 +243,13 @@ mod tests {
     fn what_waits_is_dirty_or_on_its_way() {
         let vmstat = b"nr_free_pages 9\nnr_dirty 1200\nnr_writeback 24\nnr_writeback_temp 7\nnr_dirtied 5\nnr_written 88\n";
         let sample = Sample {
-            dirty: 1200,
-            writing: 24,
-            written: 88,
+            dirty: 1200 * 64,
+            writing: 24 * 64,
+            written: 88 * 64,
         };
-        assert_eq!(Sample::parse(vmstat), Some(sample));
-        assert_eq!(sample.waiting(), 1224);
-        assert_eq!(Sample::parse(b"nr_dirty many\n"), None);
+        assert_eq!(Sample::parse(vmstat, 64), Some(sample));
+        assert_eq!(sample.waiting(), 1224 * 64);
+        assert_eq!(Sample::parse(b"nr_dirty many\n", 4), None);
     }
 
     #[test]
@@ -220,8 +263,8 @@ mod tests {
     #[test]
     fn what_a_disk_has_written_is_the_seventh_number() {
         let stat = b"    3107     1020   261482     3018     1853     2077    80648     5012        0     4308     8030        0\n";
-        assert_eq!(pages_written(stat), Some(80648 / 8));
-        assert_eq!(pages_written(b"1 2 3 4 5 6\n"), None);
+        assert_eq!(kib_written(stat), Some(80648 / 2));
+        assert_eq!(kib_written(b"1 2 3 4 5 6\n"), None);
     }
 
     #[test]
@@ -236,7 +279,8 @@ mod tests {
             ..unknown.clone()
         };
         let disks = Disks::open([&unknown, &served]);
-        assert!(disks.look(|_| true).is_empty());
+        // Nor is what all of them write known then.
+        assert_eq!(disks.look(|_| true), Activity::default());
     }
 
     #[test]
@@ -255,7 +299,12 @@ mod tests {
             })
             .collect();
         let disks = Disks::open(targets.iter().chain(&targets));
-        assert_eq!(disks.look(|_| true).len(), targets.len());
+        let seen = disks.look(|_| true);
+        if disks.complete {
+            assert_eq!(seen.in_flight.len(), targets.len());
+        }
+        assert_eq!(seen.written.is_some(), disks.complete);
+        assert_eq!(disks.disks.len(), seen.in_flight.len());
     }
 
     #[test]
