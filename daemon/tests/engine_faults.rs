@@ -42,12 +42,33 @@ fn what_was_held_open_is_closed_once_the_host_has_its_answer() {
         let before = double.let_go_of();
         assert_eq!(double.done(Op::Close), [0; 0], "{fault:?}");
         engine.after_answer();
-        // A thread of the pool may be the last to let go.
+        // In a thread of its own.
         double.until("the handles to be closed", |double| {
             sorted(double.done(Op::Close)) == [1, 2]
         });
         assert_eq!(double.let_go_of(), before + 1);
     }
+}
+
+#[test]
+fn nothing_is_closed_while_a_thaw_is_stuck() {
+    let double = Double::new(&[&[1], &[2]]);
+    double.fault(Op::Thaw, 2, Fault::Stuck);
+    let mut engine = double.engine();
+    engine.freeze().unwrap();
+    engine.thaw();
+    engine.after_answer();
+    assert!(!engine.is_free());
+    assert_eq!(double.done(Op::Close), [0; 0]);
+    double.release(Op::Thaw, 2);
+    double.wait_for(Entry::Done(Op::Thaw, 2, 0));
+    double.until("the stuck thaw to be noticed", |_| {
+        engine.check().is_ok() && engine.is_free()
+    });
+    engine.after_answer();
+    double.until("the handles to be closed", |double| {
+        sorted(double.done(Op::Close)) == [1, 2]
+    });
 }
 
 #[test]

@@ -152,8 +152,9 @@ fn tables_of_other_namespaces_are_open_as_long_as_a_checkpoint() {
             open_tables() > 1,
             "closing the last way to a namespace unmounts what is there"
         );
-        kernel.let_go();
+        drop(kernel.let_go());
         assert_eq!(open_tables(), 1);
+        assert!(kernel.let_go().is_none());
         drop(container.stdin.take());
         container.wait().unwrap();
     });

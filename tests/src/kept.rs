@@ -7,6 +7,9 @@ use nix::fcntl::{Flock, FlockArg};
 
 use crate::error::{BedError, BedResult, Context};
 
+/// In the directory, what it was made of.
+pub(crate) const STAMP: &str = "stamp";
+
 /// Locks a file, made if it is missing, until what is returned is dropped.
 pub(crate) fn lock(path: &Path) -> BedResult<Flock<File>> {
     locked(path, FlockArg::LockExclusive)
@@ -21,7 +24,7 @@ pub(crate) fn directory<E: From<BedError>>(
     make: impl FnOnce(&Path) -> Result<(), E>,
 ) -> Result<Flock<File>, E> {
     let home = parent.join(name);
-    let is_kept = || fs::read_to_string(home.join("stamp")).is_ok_and(|old| old == stamp);
+    let is_kept = || fs::read_to_string(home.join(STAMP)).is_ok_and(|old| old == stamp);
     fs::create_dir_all(parent).doing(|| format!("making {}", parent.display()))?;
     let path = parent.join(format!("{name}.lock"));
     let lock = locked(&path, FlockArg::LockShared)?;
@@ -37,7 +40,7 @@ pub(crate) fn directory<E: From<BedError>>(
     let kept = scratch.path().join("kept");
     fs::create_dir(&kept).doing(|| format!("making {}", kept.display()))?;
     make(&kept)?;
-    fs::write(kept.join("stamp"), stamp).doing(|| "writing the stamp".into())?;
+    fs::write(kept.join(STAMP), stamp).doing(|| "writing the stamp".into())?;
     let _ = fs::remove_dir_all(&home);
     fs::rename(&kept, &home).doing(|| format!("keeping {}", home.display()))?;
     Ok(lock)

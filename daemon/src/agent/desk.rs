@@ -216,8 +216,10 @@ impl<B: Backend> Desk<B> {
             if done.report.last(PhaseName::Hold).is_some() {
                 log(&done.report);
             }
+            // What a dead agent left frozen is not this engine's, and is frozen all the same.
+            let is_left_over = done.cause == Some(Cause::LeftOver);
             self.send(News::Done(Box::new(done)));
-            if self.engine.is_free() {
+            if self.engine.is_free() && !is_left_over {
                 give_memory_back();
             }
         }

@@ -46,8 +46,11 @@ pub trait Backend: std::fmt::Debug + Send + Sync + 'static {
         false
     }
 
-    /// The checkpoint is over, or was given up: what was held open to see whether something appears may go. Nothing is frozen.
-    fn let_go(&self) {}
+    /// The checkpoint is over, or was given up: hands out what was held open to see whether something appears, to be dropped where
+    /// that may take its time.
+    fn let_go(&self) -> Option<Box<dyn Send>> {
+        None
+    }
 
     /// The freeze begins, or has come to its end: the moment to hurry the kernel.
     fn hurry(&self, _on: bool) {}

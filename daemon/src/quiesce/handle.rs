@@ -25,8 +25,6 @@ pub struct Handle {
     _tree: Option<OwnedFd>,
     dev: DeviceNumber,
     mount_id: Option<u64>,
-    /// It is an ext4.
-    commits: bool,
     /// The device of an ext4.
     metadata: Option<PathBuf>,
 }
@@ -58,7 +56,6 @@ impl Handle {
                         _tree: tree,
                         dev: target.dev,
                         mount_id: Some(*id),
-                        commits: is_ext(target),
                         metadata: metadata(target),
                     });
                 }
@@ -71,7 +68,6 @@ impl Handle {
                 _tree: Some(tree),
                 dev: target.dev,
                 mount_id: None,
-                commits: is_ext(target),
                 metadata: metadata(target),
             }),
             Err(by_device) => Err(HandleError {
@@ -86,16 +82,16 @@ impl Handle {
     /// and for a buffer that is being written, in the queue behind all data that went before. Elsewhere it does nothing:
     /// xfs and btrfs commit every 30 s, and copy what they write.
     pub fn commit_ahead(&self) {
-        if !self.commits {
+        let Some(device) = &self.metadata else {
             return;
-        }
+        };
         // Most of it is written before writers must wait. The device is not held open: whoever unmounts it during the
         // hold may want to remove it, too.
-        if let Some(device) = &self.metadata {
-            let _ = File::open(device).and_then(freeze::write_metadata);
-        }
+        let written = File::open(device).and_then(freeze::write_metadata);
         // Where it does not work, write-back is what it is without.
-        let _ = freeze::checkpoint(&self.fd);
+        if written.is_ok() {
+            let _ = freeze::checkpoint(&self.fd);
+        }
     }
 
     /// The superblock it was opened for.
@@ -111,17 +107,13 @@ impl Handle {
     }
 }
 
-fn is_ext(target: &Target) -> bool {
-    matches!(target.fstype.as_str(), "ext4" | "ext3" | "ext2")
-}
-
 /// The device whose page cache holds an ext4's metadata.
 fn metadata(target: &Target) -> Option<PathBuf> {
     let leads_there = |path: &PathBuf| {
         let found = path.starts_with("/dev").then(|| stat(path).ok()).flatten();
         found.is_some_and(|found| DeviceNumber::from_raw(found.st_rdev) == target.dev)
     };
-    if !is_ext(target) {
+    if !matches!(target.fstype.as_str(), "ext4" | "ext3" | "ext2") {
         return None;
     }
     // A system that was booted without an initramfs has /dev/root as its source, which does not exist.
@@ -214,4 +206,24 @@ fn open_device(target: &Target) -> io::Result<(OwnedFd, OwnedFd)> {
     let root = mount::open_root(&tree)?;
     verify(&root, target)?;
     Ok((root, tree))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_kernels_name_of_a_device_leads_to_it() {
+        assert_eq!(node(DeviceNumber::new(4095, 1)), None);
+        let entries = std::fs::read_dir("/sys/dev/block").into_iter().flatten();
+        for entry in entries.flatten() {
+            let name = entry.file_name();
+            let dev: DeviceNumber = name.to_str().unwrap().parse().unwrap();
+            let node = node(dev).unwrap();
+            // A container may have no nodes.
+            if let Ok(found) = stat(&node) {
+                assert_eq!(DeviceNumber::from_raw(found.st_rdev), dev, "{node:?}");
+            }
+        }
+    }
 }

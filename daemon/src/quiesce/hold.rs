@@ -38,7 +38,7 @@ pub(super) struct Hold<B: Backend> {
     pub(super) frozen_at: Instant,
     /// Every thaw has been tried.
     pub(super) thawed: bool,
-    /// Last, so that the log opens when all else is done.
+    /// Keeps the log back.
     pub(super) gate: Option<Closed>,
 }
 

@@ -160,7 +160,9 @@ impl Backend for Kernel {
                 (plan, others)
             }
         };
-        *lock(&self.others) = Some(others);
+        let before = lock(&self.others).replace(others);
+        // Not under the lock: it may unmount.
+        drop(before);
         Ok(plan)
     }
 
@@ -232,8 +234,9 @@ impl Backend for Kernel {
         true
     }
 
-    fn let_go(&self) {
-        *lock(&self.others) = None;
+    fn let_go(&self) -> Option<Box<dyn Send>> {
+        let others = lock(&self.others).take()?;
+        Some(Box::new(others))
     }
 
     fn hurry(&self, on: bool) {

@@ -61,7 +61,11 @@ pub enum RecoveryError {
 /// # Errors
 /// [`RecoveryError`]; a file system that cannot be thawed is an [`Outcome`], and does not stop the others.
 pub fn by_ledger(path: &Path, remove: bool) -> Result<Vec<Outcome>, RecoveryError> {
-    let entries = match ledger::read(path) {
+    let record = ledger::read(path);
+    if remove && !matches!(record, Ok(None)) {
+        end_hurry();
+    }
+    let entries = match record {
         Ok(Some(entries)) => entries,
         Ok(None) => return Ok(Vec::new()),
         Err(source) => {
@@ -73,10 +77,6 @@ pub fn by_ledger(path: &Path, remove: bool) -> Result<Vec<Outcome>, RecoveryErro
             return Err(RecoveryError::Ledger { path, source });
         }
     };
-    // A checkpoint was cut short: in its freeze, the one moment in which the switch is on, for all that is known.
-    if let Some(expedite) = Expedite::open().filter(|_| remove) {
-        expedite.set(false);
-    }
     let mut outcomes = Vec::new();
     if !entries.iter().any(|entry| entry.mark.wants_thaw()) {
         if remove {
@@ -99,6 +99,13 @@ pub fn by_ledger(path: &Path, remove: bool) -> Result<Vec<Outcome>, RecoveryErro
         let _ = std::fs::remove_file(path);
     }
     Ok(outcomes)
+}
+
+/// A checkpoint was cut short: in its freeze, the one moment in which the switch is on, for all that is known.
+fn end_hurry() {
+    if let Some(expedite) = Expedite::open() {
+        expedite.set(false);
+    }
 }
 
 /// Thaws the file systems mounted at these paths.

@@ -299,8 +299,9 @@ impl Backend for Double {
         })
     }
 
-    fn let_go(&self) {
+    fn let_go(&self) -> Option<Box<dyn Send>> {
         self.lock().let_go += 1;
+        None
     }
 
     fn open(&self, target: &Target) -> Result<Held, HandleError> {

@@ -279,8 +279,8 @@ impl Backend for ScratchKernel {
         Handle::open(target)
     }
 
-    fn let_go(&self) {
-        self.kernel.let_go();
+    fn let_go(&self) -> Option<Box<dyn Send>> {
+        self.kernel.let_go()
     }
 
     fn descriptor<'a>(&self, handle: &'a Handle) -> Option<std::os::fd::BorrowedFd<'a>> {

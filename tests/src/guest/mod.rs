@@ -162,7 +162,7 @@ impl Guest {
     pub fn restore(saved: &Saved<'_>) -> BedResult<Self> {
         let dir = run_dir(&saved.name)?;
         let disks = (0..saved.disks).map(|number| Disk::copy_of(&saved.disk(number)));
-        let mut guest = Self::power_on(
+        let restored = Self::power_on(
             PowerOn {
                 kernel: saved.kernel,
                 // It has done its work; QEMU wants one all the same.
@@ -174,7 +174,8 @@ impl Guest {
                 modules: saved.modules,
             },
             dir,
-        )?;
+        );
+        let mut guest = restored.inspect_err(|_| saved.discard())?;
         guest.add_disks(saved.more)?;
         Ok(guest)
     }

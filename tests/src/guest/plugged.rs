@@ -38,6 +38,11 @@ impl Guest {
     /// Makes disks and adds them: `/dev/vda`, `/dev/vdb`, … after those that are there.
     pub(super) fn add_disks(&mut self, disks: &[Disk]) -> BedResult<()> {
         for disk in disks {
+            if !disk.drive_options().is_empty() {
+                return Err(BedError::Setup(
+                    "a throttled disk is for a guest that boots".into(),
+                ));
+            }
             let number = self.disks.len();
             let image = saved::disk(&self.dir, number);
             disk.make(&image)?;

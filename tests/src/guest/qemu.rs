@@ -32,13 +32,15 @@ pub(super) struct Machine<'a> {
     pub(super) dir: &'a Path,
 }
 
+pub(super) const PROGRAM: &str = "qemu-system-x86_64";
+
 #[derive(Debug)]
 pub(super) struct Qemu {
     child: Child,
 }
 
 /// Emulation works everywhere; /dev/kvm may exist and yet hang a guest.
-fn accelerator() -> &'static str {
+pub(super) fn accelerator() -> &'static str {
     let cpus = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let virtualises = cpus
         .lines()
@@ -72,7 +74,7 @@ impl Qemu {
         let console = dir.join("console.log");
         let log = dir.join("qemu.log");
         let log = File::create(&log).doing(|| format!("creating {}", log.display()))?;
-        let mut command = Command::new("qemu-system-x86_64");
+        let mut command = Command::new(PROGRAM);
         command
             .args([
                 "-nodefaults",

@@ -7,11 +7,12 @@ use std::time::Duration;
 
 use serde_json::json;
 
+use super::qemu;
 use super::qmp::Qmp;
 use super::{Disk, Guest, poll_until};
 use crate::assets::{self, Kernel};
 use crate::error::{BedError, BedResult, Context};
-use crate::{images, paths};
+use crate::{command, images, kept, paths};
 
 /// Memory and devices of an emulated guest, written to a file on a busy machine.
 const LIMIT: Duration = Duration::from_secs(120);
@@ -36,6 +37,11 @@ pub struct Saved<'a> {
 }
 
 impl Saved<'_> {
+    /// One that cannot be gone on from is made anew the next time.
+    pub(super) fn discard(&self) {
+        let _ = fs::remove_file(self.from.join(kept::STAMP));
+    }
+
     pub(super) fn state(&self) -> PathBuf {
         state(self.from)
     }
@@ -55,11 +61,10 @@ pub(crate) fn stamp(kernel: Kernel, programs: &[PathBuf], more: &str) -> BedResu
     let mut hasher = DefaultHasher::new();
     (more, assets::stamp(kernel)?).hash(&mut hasher);
     // The bed's server is in the guest's memory, and QEMU reads what QEMU has written.
-    let always = [
-        paths::testguest(),
-        PathBuf::from("/usr/bin/qemu-system-x86_64"),
-    ];
-    for program in always.iter().chain(programs) {
+    qemu::accelerator().hash(&mut hasher);
+    let qemu = command::find(qemu::PROGRAM);
+    let always = [Some(paths::testguest()), qemu];
+    for program in always.iter().flatten().chain(programs) {
         let found = fs::metadata(program).and_then(|found| Ok((found.len(), found.modified()?)));
         let found = found.doing(|| format!("looking at {}", program.display()))?;
         found.hash(&mut hasher);

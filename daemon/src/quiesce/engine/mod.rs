@@ -103,7 +103,7 @@ impl<B: Backend> Engine<B> {
         Arc::clone(&self.signal)
     }
 
-    /// Nothing is held, and no call of an earlier checkpoint is still under way.
+    /// Nothing is held, and no call of an earlier checkpoint is still under way, as far as this engine knows.
     pub fn is_free(&self) -> bool {
         let opening = self.preparing.as_ref();
         self.hold.is_none() && self.stuck.is_empty() && opening.is_none_or(JoinHandle::is_finished)
@@ -209,12 +209,28 @@ impl<B: Backend> Engine<B> {
         done
     }
 
-    /// What waits until the host has its answer, after a thaw or a freeze that failed: the log goes on, and what was held open
-    /// for the checkpoint is closed.
+    /// Lets the log go on after a thaw, or after a freeze that failed, and closes what was held open for the checkpoint: once the
+    /// host has its answer.
     pub fn after_answer(&mut self) {
         self.quiet = None;
-        self.spent = None;
-        self.backend.let_go();
+        self.close();
+    }
+
+    /// In a thread: closing the last way to a mount that was taken away meanwhile unmounts it, and that may take as long as its disk
+    /// likes. Not while anything is still frozen, on which such a mount may lie; the next freeze sees to it then.
+    fn close(&mut self) {
+        if self.hold.is_some() || !self.stuck.is_empty() {
+            return;
+        }
+        let held = (self.spent.take(), self.backend.let_go());
+        if held.0.is_none() && held.1.is_none() {
+            return;
+        }
+        let thread = std::thread::Builder::new()
+            .name("close".to_owned())
+            .stack_size(128 * 1024);
+        // Without a thread they are closed here.
+        let _ = thread.spawn(move || drop(held));
     }
 }
 
