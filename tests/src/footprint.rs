@@ -9,7 +9,7 @@ use crate::guest::{Guest, poll_until};
 const REST_LIMIT: Duration = Duration::from_secs(30);
 
 /// Memory that comes and goes with the allocator and the kernel's caches, in KiB: far less than a page a checkpoint.
-const SLACK_KIB: u64 = 512;
+const SLACK_KIB: u64 = 256;
 
 /// All processes of a service's control group together. Memory is in KiB.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -171,7 +171,7 @@ mod tests {
         now.charged += SLACK_KIB + 1;
         assert_eq!(
             now.growth_since(&before).as_deref(),
-            Some("30 open files became 31, 2000 KiB charged became 2513")
+            Some("30 open files became 31, 2000 KiB charged became 2257")
         );
     }
 
