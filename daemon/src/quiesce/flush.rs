@@ -71,11 +71,11 @@ impl<B: Backend> Hold<B> {
             return Ok(());
         }
         let disks = self.backend.disks(self.all().map(|slot| slot.target()));
-        let mut seen = disks.look(|_| true);
+        let seen = disks.look(|_| true);
         let mut rounds = Rounds::begin(started, first, &seen);
         self.begin_round(&mut rounds, first, &seen, limit)?;
         while let Some(sample) = self.backend.dirty() {
-            seen = disks.look(|disk| rounds.wants(disk));
+            let seen = disks.look(|disk| rounds.wants(disk));
             let now = Instant::now();
             let pause = match rounds.look(now, sample, &seen) {
                 Next::Stop => break,
@@ -86,7 +86,7 @@ impl<B: Backend> Hold<B> {
                 }
                 Next::Round => {
                     // Those that were done have been given more since.
-                    seen = disks.look(|_| true);
+                    let seen = disks.look(|_| true);
                     self.begin_round(&mut rounds, sample, &seen, limit)?;
                     Duration::ZERO
                 }

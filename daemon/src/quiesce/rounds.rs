@@ -161,7 +161,7 @@ impl Rounds {
             (rest / 8).clamp(*PAUSE.start(), *PAUSE.end())
         });
         if all_idle {
-            return self.at_the_end(now, sample, disks, pause);
+            return self.at_the_end(now, sample, disks, rest, pause);
         }
         if self.idle.iter().any(|looks| *looks >= IDLE_LOOKS) {
             self.some_idle.get_or_insert(now);
@@ -200,9 +200,9 @@ impl Rounds {
         now: Instant,
         sample: Sample,
         disks: &Activity,
+        rest: Option<Duration>,
         pause: Duration,
     ) -> Next {
-        let rest = self.round.rest(now, sample);
         let little = rest.is_some_and(|rest| rest < SHORT);
         let before = self.round.then.waiting();
         let gained =

@@ -222,15 +222,15 @@ impl<B: Backend> Engine<B> {
         if self.hold.is_some() || !self.stuck.is_empty() {
             return;
         }
-        let held = (self.spent.take(), self.backend.let_go());
-        if held.0.is_none() && held.1.is_none() {
+        let (hold, tables) = (self.spent.take(), self.backend.let_go());
+        if hold.is_none() && tables.is_none() {
             return;
         }
         let thread = std::thread::Builder::new()
             .name("close".to_owned())
             .stack_size(128 * 1024);
         // Without a thread they are closed here.
-        let _ = thread.spawn(move || drop(held));
+        let _ = thread.spawn(move || drop((hold, tables)));
     }
 }
 
