@@ -8,21 +8,21 @@
 )]
 
 pub(crate) mod applications;
+mod plans;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io::{self, Write};
-use std::path::PathBuf;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use hv_vssd::filesystems::{
-    Candidate, DeviceNumber, LeftOut, Plan, Reason, Roots, ScanError, Superblock, scan_below,
-};
+use hv_vssd::filesystems::{Plan, ScanError};
 use hv_vssd::quiesce::backend::{Backend, Target};
-use hv_vssd::quiesce::handle::{Handle, HandleError};
+use hv_vssd::quiesce::handle::HandleError;
 use hv_vssd::quiesce::writeback::Sample;
 use hv_vssd::quiesce::{Engine, Limits};
 use hv_vssd::telemetry::Gate;
+
+use plans::{broken_mount_table, left_out, superblock, unreachable_target};
 
 /// Longer than anything here takes on a slow machine.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
@@ -331,63 +331,6 @@ pub(crate) fn limits(freeze: Duration) -> Limits {
         flush: PATIENCE,
         freeze,
         hold: PATIENCE,
-    }
-}
-
-/// The error that no way leads to a file system, which only a real attempt makes.
-fn unreachable_target(target: &Target) -> HandleError {
-    let nowhere = Target {
-        mounts: vec![],
-        source: "nowhere".into(),
-        ..target.clone()
-    };
-    Handle::open(&nowhere).unwrap_err()
-}
-
-/// The error of a mount table that cannot be understood, made by reading one.
-fn broken_mount_table() -> ScanError {
-    let proc = tempfile::tempdir().unwrap();
-    std::fs::create_dir(proc.path().join("self")).unwrap();
-    let lines = "27 1 254:0 / / rw - ext4 /dev/vda rw\nno mount at all\n";
-    std::fs::write(proc.path().join("self/mountinfo"), lines).unwrap();
-    let roots = Roots {
-        proc: proc.path().to_owned(),
-        ..Roots::default()
-    };
-    scan_below(&roots).unwrap_err()
-}
-
-fn mount(fs: Fs) -> Candidate {
-    Candidate {
-        id: fs.into(),
-        mount_point: PathBuf::from(format!("/fs{fs}")),
-        root: "/".into(),
-        hidden: false,
-        through_server: false,
-        via: None,
-    }
-}
-
-fn superblock(fs: Fs) -> Superblock {
-    Superblock {
-        dev: DeviceNumber::new(259, fs),
-        fstype: "ext4".to_owned(),
-        source: format!("/dev/disk{fs}").into(),
-        mounts: vec![mount(fs)],
-        served_by: None,
-        stacked_on: vec![],
-        beneath_unknown: false,
-    }
-}
-
-fn left_out(fs: Fs) -> LeftOut {
-    LeftOut {
-        dev: DeviceNumber::new(259, fs),
-        fstype: "vfat".to_owned(),
-        source: format!("/dev/disk{fs}").into(),
-        mounts: vec![mount(fs)],
-        reason: Reason::CannotFreeze,
-        flush: true,
     }
 }
 
