@@ -126,7 +126,8 @@ impl Footprint {
 }
 
 /// Of the numbers after a word at the beginning of lines.
-fn sum(text: &str, word: &str) -> u64 {
+#[must_use]
+pub fn sum(text: &str, word: &str) -> u64 {
     let numbers = text.lines().filter_map(|line| line.strip_prefix(word));
     numbers
         .filter_map(|rest| rest.split_whitespace().next()?.parse::<u64>().ok())

@@ -9,6 +9,9 @@ use crate::promise;
 /// Where the guest has what it saw.
 pub const FILE: &str = "/run/strace";
 
+/// Its name and options: with threads and children, each line with its time.
+pub const COMMAND: [&str; 7] = ["strace", "-f", "-ttt", "-s", "16", "-o", FILE];
+
 /// For it to attach to a few processes, on a busy machine.
 const LIMIT: Duration = Duration::from_secs(20);
 
@@ -20,7 +23,8 @@ pub fn attach(guest: &Guest, pids: &str) -> Step<()> {
     let pids: Vec<&str> = pids.split_whitespace().collect();
     // Where it is differs between the initramfs and Debian.
     let script = format!(
-        "PATH=$PATH:/sbin; exec strace -f -ttt -s 16 -o {FILE} -p {}",
+        "PATH=$PATH:/sbin; exec {} -p {}",
+        COMMAND.join(" "),
         pids.join(" -p ")
     );
     guest.spawn("strace", &["/bin/sh", "-c", &script])?;

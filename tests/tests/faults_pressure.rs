@@ -75,14 +75,14 @@ scenario! {
         let mut guest = bed.boot(&TWO.map(Disk::new))?;
         let points = mount_all(&guest, &TWO)?;
         plug_in(&mut guest)?;
-        let traced = [&["/sbin/strace", "-f", "-ttt", "-s", "16", "-o", "/run/strace"], bed.agent.command()].concat();
-        guest.spawn(bed.agent.name(), &traced)?;
+        let traced = [strace::COMMAND.join(" "), bed.agent.command().join(" ")].join(" ");
+        guest.spawn(bed.agent.name(), &["/bin/sh", "-c", &format!("PATH=$PATH:/sbin; exec {traced}")])?;
         bed.agent.wait_registered(&mut guest)?;
         for _ in 0..3 {
             checkpoint(&mut guest)?;
         }
         writable_within(&guest, &points, Instant::now(), THAW_LIMIT)?;
-        let trace = guest.read("/run/strace")?;
+        let trace = guest.read(strace::FILE)?;
         let (holds, calls) = strace::quiet_holds(&trace)?;
         promise!(holds == 3, "{holds} of 3 holds in the trace");
         Ok(format!("{calls} lines of trace in {holds} holds: no open, no exec, no look-up, no log record"))

@@ -8,6 +8,7 @@ use tests::error::{Failure, Step};
 use tests::faults::{
     THAW_LIMIT, answer, begin, ended, fails, go_on, mount_mapped, plug_in, stall, writable_within,
 };
+use tests::footprint::sum;
 use tests::guest::{Disk, FsKind, Guest, poll_until};
 use tests::host::Operation;
 use tests::steps::{checkpoint, frozen, mount_all, succeeds};
@@ -95,10 +96,8 @@ const IDLE: Duration = Duration::from_secs(10);
 
 /// How often threads of agent and guardian have gone to sleep of their own accord (man 5 proc, `voluntary_ctxt_switches`).
 fn wake_ups(guest: &Guest) -> Step<u64> {
-    let count = guest.sh(
-        "for pid in $(pidof hv-vssd); do cat /proc/$pid/task/*/status; done | awk '/^voluntary/ { n += $2 } END { print n }'",
-    )?;
-    let count = count.trim().parse().unwrap_or(0);
+    let threads = guest.sh("for pid in $(pidof hv-vssd); do cat /proc/$pid/task/*/status; done")?;
+    let count = sum(&threads, "voluntary_ctxt_switches:");
     promise!(count > 0, "the agent's threads cannot be looked at");
     Ok(count)
 }

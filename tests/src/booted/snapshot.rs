@@ -4,9 +4,8 @@
 use super::System;
 use crate::agent::Agent;
 use crate::assets::Kernel;
-use crate::error::{Failure, Step};
+use crate::error::Step;
 use crate::guest::{Guest, Saved, saved};
-use crate::kept;
 use crate::proto::MODULES_DIR;
 
 impl System<'_> {
@@ -14,28 +13,27 @@ impl System<'_> {
     pub(crate) fn go_on(&self, kernel: Kernel, agent: Agent, name: &str) -> Step<Guest> {
         let made = self.made(agent)?;
         let disks = made.disks();
-        // A state fits the machine that it was kept of alone.
-        let kind = format!(
-            "{}-{}-{}-{}M",
-            self.variant.name(),
-            kernel.series(),
-            agent.name(),
-            self.memory_mib
-        );
-        let stamp = saved::stamp(kernel, &[], &made.stamp()?)?;
-        let _lock = kept::directory(&saved::home(), &kind, &stamp, |into| {
-            let mut guest = self.power_on(disks.clone(), name, kernel)?;
-            self.bring_up(&mut guest, agent)?;
-            Ok::<_, Failure>(guest.save(into)?)
-        })?;
-        Ok(Guest::restore(&Saved {
+        let saved = Saved {
             kernel,
-            from: &saved::home().join(kind),
+            // A state fits the machine that it was kept of alone.
+            kind: format!(
+                "{}-{}-{}-{}M",
+                self.variant.name(),
+                kernel.series(),
+                agent.name(),
+                self.memory_mib
+            ),
+            stamp: saved::stamp(kernel, &[], &made.stamp()?)?,
             disks: disks.len(),
             more: &[],
             memory_mib: self.memory_mib,
             modules: MODULES_DIR,
             name: name.to_owned(),
-        })?)
+        };
+        Guest::go_on_from(&saved, || {
+            let mut guest = self.power_on(disks, name, kernel)?;
+            self.bring_up(&mut guest, agent)?;
+            Ok(guest)
+        })
     }
 }

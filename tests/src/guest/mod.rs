@@ -159,7 +159,7 @@ impl Guest {
     ///
     /// # Errors
     /// QEMU does not take it, or the guest does not answer in time.
-    pub fn restore(saved: &Saved<'_>) -> BedResult<Self> {
+    fn restore(saved: &Saved<'_>) -> BedResult<Self> {
         let dir = run_dir(&saved.name)?;
         let disks = (0..saved.disks).map(|number| Disk::copy_of(&saved.disk(number)));
         let restored = Self::power_on(

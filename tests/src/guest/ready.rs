@@ -2,9 +2,9 @@
 //! need not wait for a boot.
 
 use super::saved::{self, Saved};
-use super::{Guest, Plan};
-use crate::error::{BedError, BedResult};
-use crate::{kept, paths};
+use super::{Guest, MEMORY_MIB, MODULES, Plan};
+use crate::error::BedResult;
+use crate::paths;
 
 impl Guest {
     /// As [`Guest::boot`], but from a kept state, which is made first if there is none, or one that is out of date. The guest's
@@ -13,34 +13,27 @@ impl Guest {
     /// # Errors
     /// As [`Guest::boot`]; a disk that is throttled is for guests that boot.
     pub fn ready(plan: &Plan<'_>) -> BedResult<Self> {
-        let programs = if plan.with_hv_vssd {
-            vec![paths::hv_vssd(), paths::hv_vssd_faults()]
+        let (of_hv_vssd, programs) = if plan.with_hv_vssd {
+            ("-hv-vssd", vec![paths::hv_vssd(), paths::hv_vssd_faults()])
         } else {
-            Vec::new()
+            ("", Vec::new())
         };
-        let kind = format!(
-            "initramfs-{}{}",
-            plan.kernel.series(),
-            if plan.with_hv_vssd { "-hv-vssd" } else { "" }
-        );
-        let stamp = saved::stamp(plan.kernel, &programs, "")?;
-        let _lock = kept::directory(&saved::home(), &kind, &stamp, |into| {
-            let without_disks = Plan {
+        let saved = Saved {
+            kernel: plan.kernel,
+            kind: format!("initramfs-{}{of_hv_vssd}", plan.kernel.series()),
+            stamp: saved::stamp(plan.kernel, &programs, "")?,
+            disks: 0,
+            more: plan.disks,
+            memory_mib: MEMORY_MIB,
+            modules: MODULES,
+            name: plan.name.clone(),
+        };
+        Self::go_on_from(&saved, || {
+            Self::boot(&Plan {
                 disks: &[],
                 name: plan.name.clone(),
                 ..*plan
-            };
-            Self::boot(&without_disks)?.save(into)?;
-            Ok::<_, BedError>(())
-        })?;
-        Self::restore(&Saved {
-            kernel: plan.kernel,
-            from: &saved::home().join(kind),
-            disks: 0,
-            more: plan.disks,
-            memory_mib: super::MEMORY_MIB,
-            modules: super::MODULES,
-            name: plan.name.clone(),
+            })
         })
     }
 }

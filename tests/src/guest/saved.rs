@@ -22,8 +22,10 @@ const LIMIT: Duration = Duration::from_secs(120);
 pub struct Saved<'a> {
     /// The kernel that runs in it.
     pub kernel: Kernel,
-    /// The directory that [`Guest::save`] has filled.
-    pub from: &'a Path,
+    /// Tells it from states of other guests: a name for its directory.
+    pub kind: String,
+    /// All that it depends on, as `saved::stamp` gives it.
+    pub stamp: String,
     /// How many disks it has.
     pub disks: usize,
     /// Disks that it gets when it goes on.
@@ -39,20 +41,24 @@ pub struct Saved<'a> {
 impl Saved<'_> {
     /// One that cannot be gone on from is made anew the next time.
     pub(super) fn discard(&self) {
-        let _ = fs::remove_file(self.from.join(kept::STAMP));
+        let _ = fs::remove_file(self.home().join(kept::STAMP));
     }
 
     pub(super) fn state(&self) -> PathBuf {
-        state(self.from)
+        state(&self.home())
     }
 
     pub(super) fn disk(&self, number: usize) -> PathBuf {
-        disk(self.from, number)
+        disk(&self.home(), number)
+    }
+
+    fn home(&self) -> PathBuf {
+        states().join(&self.kind)
     }
 }
 
 /// Where states are kept.
-pub(crate) fn home() -> PathBuf {
+fn states() -> PathBuf {
     paths::testbed().join("snapshots")
 }
 
@@ -97,11 +103,25 @@ impl Qmp {
 }
 
 impl Guest {
+    /// Goes on from a kept state; if there is none, or one that is out of date, that of the guest that `make` gives is kept first.
+    ///
+    /// # Errors
+    /// As [`Guest::restore`], and those of `make`.
+    pub(crate) fn go_on_from<E: From<BedError>>(
+        saved: &Saved<'_>,
+        make: impl FnOnce() -> Result<Self, E>,
+    ) -> Result<Self, E> {
+        let keep = |into: &Path| Ok::<(), E>(make()?.save(into)?);
+        // Nobody replaces it while it is being read.
+        let _lock = kept::directory(&states(), &saved.kind, &saved.stamp, keep)?;
+        Ok(Self::restore(saved)?)
+    }
+
     /// Stops the guest and keeps its memory, devices and disks in a directory. Nothing may be under way in it.
     ///
     /// # Errors
     /// QEMU refuses, or a file cannot be written.
-    pub fn save(mut self, into: &Path) -> BedResult<()> {
+    fn save(mut self, into: &Path) -> BedResult<()> {
         self.pause(true)?;
         let to = format!("file:{}", state(into).display());
         self.monitor.execute("migrate", json!({ "uri": to }))?;

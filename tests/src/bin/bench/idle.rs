@@ -5,6 +5,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use ::tests::error::{BedResult, Step};
+use ::tests::footprint::sum;
 use ::tests::guest::Guest;
 
 use crate::contender::Contender;
@@ -71,12 +72,4 @@ fn look(guest: &Guest, agent: Contender) -> BedResult<Idle> {
         all.wake_ups += sum(&status, "voluntary_ctxt_switches:");
     }
     Ok(all)
-}
-
-/// Of the numbers after a word at the beginning of lines.
-fn sum(text: &str, word: &str) -> u64 {
-    let numbers = text.lines().filter_map(|line| line.strip_prefix(word));
-    numbers
-        .filter_map(|rest| rest.split_whitespace().next()?.parse::<u64>().ok())
-        .sum()
 }
