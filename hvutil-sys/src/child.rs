@@ -1,100 +1,77 @@
-//! A thaw in a process of its own: it may block for ever on a dead device, and its parent must not.
+//! Calls in a process of their own: one that blocks for ever on a dead device must not keep its parent, and one whose
+//! caller dies must still be noted (man 2 fork).
 
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
-use std::time::Duration;
+use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use crate::freeze;
-use crate::shared::SharedBytes;
+use nix::sched::{CloneFlags, unshare};
 
-/// Where a child tells how its thaw went.
-#[derive(Clone, Copy, Debug)]
-pub struct Mark<'a> {
-    /// The bytes shared with the parent.
-    pub bytes: &'a SharedBytes,
-    /// Which of them is this thaw's.
-    pub index: usize,
-    /// Stored when the file system is thawed, or was not frozen.
-    pub thawed: u8,
-    /// Stored when it cannot be thawed.
-    pub failed: u8,
-}
-
-/// What a child does about a file system that is not frozen.
-#[derive(Clone, Copy, Debug)]
-pub enum Unfrozen<'a> {
-    /// That is as good as thawed.
-    Done,
-    /// A freeze may still be on its way: try again, until the other end of the socket is closed, then once more; or
-    /// until the mark is another than `still`, because whoever froze has come to an end with it.
-    RetryUntilClosed {
-        /// Its other end is the process that froze.
-        socket: BorrowedFd<'a>,
-        /// The mark of a freeze that has not returned.
-        still: u8,
-    },
-}
-
-/// Starts a child that thaws the file system `fd` lies on, and marks the outcome. Gives the child's
-/// process id; it is not waited for.
+/// Runs `work` in a child of this process, which has no descriptors but those of `keep`, and ends with it. Gives the child's
+/// process id; it is not waited for. SIGCHLD is best ignored by the caller, so that no zombie stays.
 ///
-/// The child allocates nothing, opens nothing and runs nothing; it ends with the one call it was made for. SIGCHLD is
-/// best ignored by the caller, so that no zombie stays.
+/// The parent's signal mask is the child's; its locks of memory are not.
 ///
 /// # Errors
-/// What the kernel says to `fork`.
-pub fn thaw(fd: BorrowedFd<'_>, mark: Mark<'_>, unfrozen: Unfrozen<'_>) -> io::Result<libc::pid_t> {
-    // SAFETY: the child makes system calls and atomic stores only, takes no lock, and leaves by _exit.
+/// `EINVAL` in a process of several threads, or what the kernel says to `fork`.
+pub fn run(keep: &[BorrowedFd<'_>], work: impl FnOnce()) -> io::Result<libc::pid_t> {
+    // Changes nothing: the kernel refuses it to a process of several threads (check_unshare_flags in kernel/fork.c). Another
+    // thread could hold a lock, of the heap for one, that nobody would ever let go of in the child.
+    unshare(CloneFlags::CLONE_VM)?;
+    // SAFETY: this thread is the only one, so the child's memory is as consistent as the parent's; it leaves by _exit.
     match unsafe { libc::fork() } {
         -1 => Err(io::Error::last_os_error()),
         0 => {
-            let marked = mark.bytes.load(mark.index);
-            if let Some(thawed) = thaw_at_last(fd, mark, unfrozen) {
-                let outcome = if thawed { mark.thawed } else { mark.failed };
-                // Not where the agent has had the last word meanwhile.
-                let _ = marked.is_some_and(|old| mark.bytes.swap_if(mark.index, old, outcome));
-            }
+            close_all_but(keep);
+            let status = i32::from(catch_unwind(AssertUnwindSafe(work)).is_err());
             // SAFETY: ends the child without running anything of the parent's.
-            unsafe { libc::_exit(0) }
+            unsafe { libc::_exit(status) }
         }
         pid => Ok(pid),
     }
 }
 
-/// Whether it is thawed; `None` when it is no longer this child's to thaw.
-fn thaw_at_last(fd: BorrowedFd<'_>, mark: Mark<'_>, unfrozen: Unfrozen<'_>) -> Option<bool> {
+/// The most descriptors that are looked for on a kernel without `close_range` (Linux 5.9).
+const MOST: RawFd = 65536;
+
+/// Closes every descriptor of this process but these. For a child, which drops nothing of what it has inherited.
+fn close_all_but(keep: &[BorrowedFd<'_>]) {
+    let mut first: RawFd = 0;
     loop {
-        let closed = match unfrozen {
-            Unfrozen::Done => true,
-            Unfrozen::RetryUntilClosed { still, .. }
-                if mark.bytes.load(mark.index) != Some(still) =>
-            {
-                return None;
-            }
-            // Looked at before the thaw: what is closed now will freeze nothing afterwards.
-            Unfrozen::RetryUntilClosed { socket, .. } => is_closed(socket),
-        };
-        match freeze::thaw(fd) {
-            Ok(()) => return Some(true),
-            Err(error) if error.raw_os_error() == Some(libc::EINVAL) && closed => {
-                return Some(true);
-            }
-            Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {
-                std::thread::sleep(Duration::from_millis(5));
-            }
-            Err(_) => return Some(false),
+        // Without a list in order: that would have to be kept somewhere.
+        let later = keep.iter().map(AsRawFd::as_raw_fd);
+        let next = later.filter(|fd| *fd >= first).min();
+        match next {
+            Some(next) if next == first => {}
+            Some(next) => close_from(first, next - 1),
+            None => return close_from(first, RawFd::MAX),
+        }
+        first = next.unwrap_or(first) + 1;
+    }
+}
+
+fn close_from(first: RawFd, last: RawFd) {
+    // SAFETY: nothing in this process uses these descriptors any more, and nothing of the parent's is dropped here.
+    let closed = unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) };
+    if closed != 0 {
+        for fd in first..=last.min(MOST) {
+            // SAFETY: as above.
+            unsafe { libc::close(fd) };
         }
     }
 }
 
-/// Whether the other end of a socket is gone, and so the process that had it.
-fn is_closed(socket: BorrowedFd<'_>) -> bool {
-    let mut poll = libc::pollfd {
-        fd: socket.as_fd().as_raw_fd(),
-        events: 0,
-        revents: 0,
-    };
-    // SAFETY: one pollfd, ours for the call.
-    let ready = unsafe { libc::poll(&raw mut poll, 1, 0) };
-    ready == 1 && poll.revents & (libc::POLLHUP | libc::POLLERR) != 0
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_of_several_threads_is_refused() {
+        let (stop, waits) = std::sync::mpsc::channel::<()>();
+        let thread = std::thread::spawn(move || waits.recv().is_err());
+        let error = run(&[], || {}).unwrap_err();
+        assert_eq!(error.raw_os_error(), Some(libc::EINVAL));
+        drop(stop);
+        thread.join().unwrap();
+    }
 }

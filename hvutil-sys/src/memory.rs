@@ -24,15 +24,24 @@ pub fn lock_all() -> io::Result<()> {
 }
 
 fn lock() -> io::Result<()> {
+    lock_touched()?;
+    match objects().first() {
+        Some(program) => program.lock(),
+        None => Ok(()),
+    }
+}
+
+/// As [`lock_all`], but of the program, too, only what is touched: for a child of a process that is locked, which does little.
+///
+/// # Errors
+/// As [`lock_all`].
+pub fn lock_touched() -> io::Result<()> {
     let flags = libc::MCL_CURRENT | libc::MCL_FUTURE | libc::MCL_ONFAULT;
     // SAFETY: mlockall takes flags only, and changes no contents of memory.
     if unsafe { libc::mlockall(flags) } != 0 {
         return Err(io::Error::last_os_error());
     }
-    match objects().first() {
-        Some(program) => program.lock(),
-        None => Ok(()),
-    }
+    Ok(())
 }
 
 /// The program or a library, as it is mapped.

@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::io;
 use std::num::NonZeroUsize;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, AsRawFd};
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU8, Ordering};
 
@@ -77,6 +77,23 @@ impl Drop for SharedBytes {
     fn drop(&mut self) {
         // SAFETY: the mapping made in `map`, to which no reference outlives `self`.
         let _ = unsafe { munmap(self.start.cast(), self.length.get()) };
+    }
+}
+
+/// Takes the lock of `file` (man 2 flock), if it is free; `false` if another open file has it. It lasts until the last
+/// copy of this descriptor, and the last mapping of it, in whichever process, has gone: also that of a process that was killed
+/// and cannot end yet.
+///
+/// # Errors
+/// What the kernel says, for a file system without locks.
+pub fn lock_for_all(file: &File) -> io::Result<bool> {
+    // SAFETY: flock takes a descriptor, open for the call, and flags.
+    if unsafe { libc::flock(file.as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB) } == 0 {
+        return Ok(true);
+    }
+    match io::Error::last_os_error() {
+        error if error.raw_os_error() == Some(libc::EWOULDBLOCK) => Ok(false),
+        error => Err(error),
     }
 }
 

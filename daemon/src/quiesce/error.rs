@@ -106,10 +106,16 @@ pub enum FreezeError {
 #[derive(Debug, thiserror::Error)]
 pub enum ThawError {
     /// Someone else thawed it during the hold: the image may not be consistent.
-    #[error(
-        "{0} was thawed by someone else during the hold, or by the guardian: the image is not consistent"
-    )]
+    #[error("{0} was thawed by someone else during the hold: the image is not consistent")]
     Foreign(String),
+    /// The guardian thaws it, or has.
+    #[error(
+        "{0} was thawed by the guardian, since this process was stopped or late: the image is not consistent"
+    )]
+    Guardian(String),
+    /// A thread could not be started in place of one that is stuck.
+    #[error("no thread can be started for the rest of the thaw, which takes longer without it")]
+    Thread(#[source] io::Error),
     /// `FITHAW` failed.
     #[error("{0} cannot be thawed; try 'fsfreeze -u' on its mount point")]
     Thaw(String, #[source] io::Error),

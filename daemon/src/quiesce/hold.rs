@@ -10,7 +10,8 @@ use std::time::{Duration, Instant};
 use super::backend::Backend;
 use super::error::{FreezeError, ThawError, with_causes};
 use super::faults;
-use super::ledger::Mark;
+use super::guardian::freezer;
+use super::ledger::{Ledger, Mark};
 use super::pool::Pool;
 use super::report::{FileSystemReport, FileSystemResult, PhaseName, Report};
 use super::signal::{Signal, Waited};
@@ -18,11 +19,31 @@ use super::slot::{Call, Calls, Operation, Slot};
 use crate::config::{ForeignFreeze, Strictness};
 use crate::telemetry::gate::Closed;
 
-/// How long a thaw may take before the next stage is thawed regardless.
-pub(super) const THAW_PATIENCE: Duration = Duration::from_secs(5);
+/// How long a thaw may take before the next stage is thawed regardless, and what could not be thawed is given another try.
+pub(super) const STAGE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How long all stages together are waited for: the driver answers THAW with failure by itself after 30 s, and another try
+/// of what failed comes after this.
+const THAW_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// How long a freeze that was given up may take to return before the host is told: most do once the others are thawed.
-const RETURN_PATIENCE: Duration = Duration::from_millis(500);
+const RETURN_TIMEOUT: Duration = Duration::from_millis(500);
+
+/// Tells whether a hold is kept, from any thread: asked just before the host is told that everything is frozen.
+#[derive(Clone, Debug)]
+pub struct Kept {
+    marks: Vec<(Arc<Ledger>, usize)>,
+    until: Instant,
+}
+
+impl Kept {
+    /// Everything that was frozen still is, as far as we know, and the guardian's limit has not passed.
+    #[must_use]
+    pub fn is_kept(&self) -> bool {
+        let frozen = |(ledger, index): &(Arc<Ledger>, usize)| ledger.get(*index) == Some(Mark::Frozen);
+        self.marks.iter().all(frozen) && Instant::now() < self.until
+    }
+}
 
 /// What is frozen, or being frozen. Dropping it thaws.
 #[derive(Debug)]
@@ -130,6 +151,9 @@ impl<B: Backend> Hold<B> {
                         }
                         cannot.push(Arc::clone(slot));
                     }
+                    Some(error) if freezer::is_withdrawn(&error) => {
+                        return Err(FreezeError::GuardianActed);
+                    }
                     Some(error) if error.raw_os_error() == Some(libc::EBUSY) => {
                         self.foreign.push(Arc::clone(slot));
                         if foreign == ForeignFreeze::Accept {
@@ -147,12 +171,13 @@ impl<B: Backend> Hold<B> {
         Ok(())
     }
 
-    /// Nobody has thawed anything of it behind our back.
-    pub(super) fn is_kept(&self) -> bool {
-        self.stages
-            .iter()
-            .flatten()
-            .all(|slot| !matches!(slot.mark(), Some(Mark::Thawing | Mark::Thawed)))
+    /// What tells whether all that was frozen still is, as far as we know; the guardian thaws at `until`.
+    pub(super) fn kept(&self, until: Instant) -> Kept {
+        let frozen = self.stages.iter().flatten().filter(|slot| slot.is_frozen());
+        Kept {
+            marks: frozen.filter_map(|slot| slot.record().cloned()).collect(),
+            until,
+        }
     }
 
     /// Thaws in exact reverse. A call that does not return is left to its thread, and the rest is thawed regardless:
@@ -161,7 +186,9 @@ impl<B: Backend> Hold<B> {
         self.thawed = true;
         let started = Instant::now();
         let mut failures = Vec::new();
-        for stage in self.stages.iter().rev() {
+        let deadline = started + THAW_TIMEOUT;
+        let mut begun: Vec<&Arc<Slot<B>>> = Vec::new();
+        for (before, stage) in self.stages.iter().enumerate().rev() {
             // All of them first: a new thread would take one that still waits for a thread.
             let abandoned = stage.iter().filter(|slot| slot.abandon()).count();
             for _ in 0..abandoned {
@@ -174,31 +201,42 @@ impl<B: Backend> Hold<B> {
                 self.submit(slot, Operation::Thaw);
             }
             let idle = || frozen.iter().all(|slot| slot.running().is_none());
-            let _ = self
-                .signal
-                .wait(Instant::now() + THAW_PATIENCE, false, idle);
-            for slot in frozen {
-                let name = slot.target().to_string();
+            // Each stage that is left may be stuck, and some time is to be left after the last one.
+            let shares = u32::try_from(before + 2).unwrap_or(u32::MAX);
+            let share = deadline.saturating_duration_since(Instant::now()) / shares;
+            let stage_ends = Instant::now() + share.min(STAGE_TIMEOUT);
+            let _ = self.signal.wait(stage_ends, false, idle);
+            for slot in &frozen {
                 if slot.running().is_some() {
-                    failures.push(ThawError::Stuck(name, THAW_PATIENCE));
                     self.add_thread(&mut failures);
-                    continue;
-                }
-                match slot.take_failure() {
-                    None => {}
-                    Some(error) if error.raw_os_error() == Some(libc::EINVAL) => {
-                        failures.push(ThawError::Foreign(name));
-                    }
-                    Some(error) => failures.push(ThawError::Thaw(name, error)),
                 }
             }
+            begun.extend(frozen);
         }
         // A freeze that was given up comes back once the others are thawed; most do at once, and are then thawed by
         // whoever ran them.
         let idle = || self.all().all(|slot| !slot.is_undoing());
         let _ = self
             .signal
-            .wait(Instant::now() + RETURN_PATIENCE, false, idle);
+            .wait(Instant::now() + RETURN_TIMEOUT, false, idle);
+        // What is slow and works is no failure: the host waits for it.
+        let idle = || begun.iter().all(|slot| slot.running().is_none());
+        let _ = self.signal.wait(deadline, false, idle);
+        for slot in begun {
+            let name = slot.target().to_string();
+            if slot.running().is_some() {
+                failures.push(ThawError::Stuck(name, started.elapsed()));
+                continue;
+            }
+            match slot.take_failure() {
+                None => {}
+                Some(error) if freezer::is_taken(&error) => failures.push(ThawError::Guardian(name)),
+                Some(error) if error.raw_os_error() == Some(libc::EINVAL) => {
+                    failures.push(ThawError::Foreign(name));
+                }
+                Some(error) => failures.push(ThawError::Thaw(name, error)),
+            }
+        }
         self.report.phase(PhaseName::Thaw, started);
         for error in &failures {
             self.report.fail(with_causes(error));
@@ -207,7 +245,7 @@ impl<B: Backend> Hold<B> {
 
     fn add_thread(&self, failures: &mut Vec<ThawError>) {
         if let Err(error) = self.pool.add_thread() {
-            failures.push(ThawError::Thaw("a thread for the thaw".to_owned(), error));
+            failures.push(ThawError::Thread(error));
         }
     }
 

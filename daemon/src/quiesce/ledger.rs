@@ -1,18 +1,23 @@
 //! The ledger: what is being frozen, on record before the first freeze, for whoever has to thaw it.
 //!
-//! A text file with a line for each file system. Its first character tells how far the freeze of it is; the agent,
-//! its guardian and the file itself share that one byte, so that it is right whichever of them dies.
+//! A text file with a line for each file system. Its first character tells how far the freeze of it is; the agent, its
+//! guardian, the processes that make the calls and the file itself share that one byte, so that it is right whichever of
+//! them dies. What each of them may do with it is in [`super::protocol`].
+//!
+//! The file is locked as long as any of them has it open or mapped: whoever gets the lock is alone with it.
 
 use std::ffi::OsString;
 use std::fmt::Write as _;
-use std::fs::{self, File};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use hvutil_sys::shared::SharedBytes;
+use hvutil_sys::shared::{self, SharedBytes};
 use nix::sys::statfs::{FsType, TMPFS_MAGIC, fstatfs};
 
+pub use super::protocol::Mark;
+use super::protocol::MarkCell;
 use super::target::Target;
 use crate::filesystems::DeviceNumber;
 use crate::filesystems::mountinfo::unescape;
@@ -22,64 +27,6 @@ use crate::run_files;
 pub const DEFAULT_PATH: &str = "/run/hv-vssd/ledger";
 
 const TITLE: &str = "hv-vssd ledger 1\n";
-
-/// How far the freeze of a file system is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Mark {
-    /// Not touched yet.
-    Planned,
-    /// `FIFREEZE` has been called and has not returned.
-    Freezing,
-    /// Frozen by us.
-    Frozen,
-    /// Not frozen by us: the call failed, or someone else had frozen it.
-    NotOurs,
-    /// Someone is about to thaw it, or does: the agent or its guardian, whoever set this first.
-    Thawing,
-    /// Thawed, or found unfrozen.
-    Thawed,
-    /// `FITHAW` failed.
-    Failed,
-}
-
-impl Mark {
-    /// The character in the file.
-    #[must_use]
-    pub const fn byte(self) -> u8 {
-        match self {
-            Self::Planned => b'.',
-            Self::Freezing => b'?',
-            Self::Frozen => b'F',
-            Self::NotOurs => b'-',
-            Self::Thawing => b'~',
-            Self::Thawed => b'T',
-            Self::Failed => b'!',
-        }
-    }
-
-    /// The mark of a character; an unknown one counts as possibly frozen.
-    #[must_use]
-    pub const fn from_byte(byte: u8) -> Self {
-        match byte {
-            b'.' => Self::Planned,
-            b'F' => Self::Frozen,
-            b'-' => Self::NotOurs,
-            b'~' => Self::Thawing,
-            b'T' => Self::Thawed,
-            b'!' => Self::Failed,
-            _ => Self::Freezing,
-        }
-    }
-
-    /// Someone has to thaw it.
-    #[must_use]
-    pub const fn wants_thaw(self) -> bool {
-        matches!(
-            self,
-            Self::Freezing | Self::Frozen | Self::Thawing | Self::Failed
-        )
-    }
-}
 
 /// Where a ledger is kept.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -139,6 +86,8 @@ impl Ledger {
             place = Place::Memory;
             file = write_memory(&text)?;
         }
+        // Nobody else can have it: it is new.
+        let _ = shared::lock_for_all(&file)?;
         Ok(Self {
             bytes: SharedBytes::map(&file)?,
             file,
@@ -154,12 +103,13 @@ impl Ledger {
         }
     }
 
-    /// Notes it if it was `old` so far; `false` if the guardian was faster.
+    /// The mark of the `index`th file system.
     #[must_use]
-    pub fn set_if(&self, index: usize, old: Mark, new: Mark) -> bool {
-        self.offsets
-            .get(index)
-            .is_some_and(|offset| self.bytes.swap_if(*offset, old.byte(), new.byte()))
+    pub fn cell(&self, index: usize) -> Cell<'_> {
+        Cell {
+            bytes: &self.bytes,
+            offset: self.offsets.get(index).copied().unwrap_or(usize::MAX),
+        }
     }
 
     /// How far the freeze of the `index`th file system is.
@@ -185,6 +135,39 @@ impl Ledger {
     pub fn remove(&self) {
         if let Place::File(path) = &self.place {
             let _ = fs::remove_file(path);
+        }
+    }
+}
+
+/// A mark in the memory that all parties share.
+#[derive(Clone, Copy, Debug)]
+pub struct Cell<'a> {
+    /// The whole ledger.
+    pub bytes: &'a SharedBytes,
+    /// Where in it the mark is.
+    pub offset: usize,
+}
+
+impl MarkCell for Cell<'_> {
+    fn load(&self) -> Mark {
+        // Beyond the end nothing can be frozen.
+        let byte = self.bytes.load(self.offset);
+        byte.map_or(Mark::Thawed, Mark::from_byte)
+    }
+
+    fn swap(&self, from: Mark, to: Mark) -> Result<(), Mark> {
+        loop {
+            let Some(byte) = self.bytes.load(self.offset) else {
+                return Err(Mark::Thawed);
+            };
+            // A byte that is no mark counts as one, and must not be waited for.
+            let found = Mark::from_byte(byte);
+            if found != from {
+                return Err(found);
+            }
+            if self.bytes.swap_if(self.offset, byte, to.byte()) {
+                return Ok(());
+            }
         }
     }
 }
@@ -219,13 +202,62 @@ pub struct Entry {
     pub mount_point: PathBuf,
 }
 
+/// The ledger of an earlier agent, with marks that whoever lives of it shares.
+#[derive(Debug)]
+pub struct Record {
+    /// Its lines, in freeze order.
+    pub entries: Vec<Entry>,
+    offsets: Vec<usize>,
+    bytes: SharedBytes,
+    file: File,
+}
+
+impl Record {
+    /// What `path` has on record; `None` without such a file.
+    ///
+    /// # Errors
+    /// What the kernel says, or `InvalidData` for a file that is no ledger.
+    pub fn open(path: &Path) -> io::Result<Option<Self>> {
+        let opened = OpenOptions::new().read(true).write(true).open(path);
+        let file = match opened {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        let (entries, offsets) = lines_of(&file)?;
+        Ok(Some(Self {
+            entries,
+            offsets,
+            bytes: SharedBytes::map(&file)?,
+            file,
+        }))
+    }
+
+    /// The mark of the `index`th entry.
+    #[must_use]
+    pub fn cell(&self, index: usize) -> Cell<'_> {
+        Cell {
+            bytes: &self.bytes,
+            offset: self.offsets.get(index).copied().unwrap_or(usize::MAX),
+        }
+    }
+
+    /// Whether nobody else has the ledger any more: neither its agent, nor the guardian, nor a process that is in a call
+    /// for them. From then on nobody else gets it, as long as this lives.
+    #[must_use]
+    pub fn is_alone(&self) -> bool {
+        // A file that cannot be locked is nobody's to wait for.
+        shared::lock_for_all(&self.file).unwrap_or(true)
+    }
+}
+
 /// What `path` has on record; `None` without such a file.
 ///
 /// # Errors
-/// What the kernel says, or `InvalidData` for a file that is no ledger.
+/// As [`Record::open`].
 pub fn read(path: &Path) -> io::Result<Option<Vec<Entry>>> {
     match File::open(path) {
-        Ok(file) => read_from(file).map(Some),
+        Ok(file) => read_from(&file).map(Some),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(error),
     }
@@ -235,16 +267,25 @@ pub fn read(path: &Path) -> io::Result<Option<Vec<Entry>>> {
 ///
 /// # Errors
 /// As [`read`].
-pub fn read_from(mut file: File) -> io::Result<Vec<Entry>> {
+pub fn read_from(file: &File) -> io::Result<Vec<Entry>> {
+    lines_of(file).map(|(entries, _)| entries)
+}
+
+/// The entries, and where each of their lines begins.
+fn lines_of(mut file: &File) -> io::Result<(Vec<Entry>, Vec<usize>)> {
     let mut text = String::new();
     file.rewind()?;
     file.read_to_string(&mut text)?;
     let invalid = || io::Error::new(io::ErrorKind::InvalidData, "this is no ledger of hv-vssd");
     let lines = text.strip_prefix(TITLE).ok_or_else(invalid)?;
-    lines
-        .lines()
-        .map(|line| parse(line).ok_or_else(invalid))
-        .collect()
+    let mut offset = TITLE.len();
+    let (mut entries, mut offsets) = (Vec::new(), Vec::new());
+    for line in lines.lines() {
+        entries.push(parse(line).ok_or_else(invalid)?);
+        offsets.push(offset);
+        offset += line.len() + 1;
+    }
+    Ok((entries, offsets))
 }
 
 fn parse(line: &str) -> Option<Entry> {
@@ -336,7 +377,39 @@ mod tests {
     fn a_ledger_in_memory_can_be_read_through_its_descriptor() {
         let ledger = Ledger::create(&Place::Memory, [target(3, "/x")].iter()).unwrap();
         ledger.set(0, Mark::Freezing);
-        let entries = read_from(ledger.file().try_clone().unwrap()).unwrap();
+        let entries = read_from(ledger.file()).unwrap();
         assert_eq!(entries[0].mark, Mark::Freezing);
+    }
+
+    #[test]
+    fn a_record_is_shared_with_those_who_have_it_and_locked_until_the_last_of_them_has_gone() {
+        let directory = tempfile::tempdir_in("/dev/shm").unwrap();
+        let path = directory.path().join("ledger");
+        let place = Place::File(path.clone());
+        let ledger = Ledger::create(&place, [target(1, "/a"), target(2, "/b")].iter()).unwrap();
+        let record = Record::open(&path).unwrap().unwrap();
+        assert!(!record.is_alone(), "its maker lives");
+        ledger.set(1, Mark::Freezing);
+        assert_eq!(record.cell(1).swap(Mark::Frozen, Mark::Thawing), Err(Mark::Freezing));
+        assert_eq!(record.cell(1).swap(Mark::Freezing, Mark::GivenUp), Ok(()));
+        assert_eq!(ledger.get(1), Some(Mark::GivenUp));
+        assert_eq!(ledger.cell(7).load(), Mark::Thawed, "there is none");
+        // As a process that is in a call has it: mapped, and through the agent's own descriptor.
+        let mapped = SharedBytes::map(ledger.file()).unwrap();
+        drop(ledger);
+        assert!(!record.is_alone(), "a process in a call lives");
+        drop(mapped);
+        assert!(record.is_alone());
+    }
+
+    #[test]
+    fn a_byte_that_is_no_mark_is_taken_for_a_freeze_at_work_and_can_be_settled() {
+        let directory = tempfile::tempdir_in("/dev/shm").unwrap();
+        let path = directory.path().join("ledger");
+        fs::write(&path, format!("{TITLE}z 8:1 ext4 /dev/sda1 /a\n")).unwrap();
+        let record = Record::open(&path).unwrap().unwrap();
+        assert_eq!(record.cell(0).load(), Mark::Freezing);
+        assert_eq!(record.cell(0).swap(Mark::Freezing, Mark::GivenUp), Ok(()));
+        assert_eq!(fs::read(&path).unwrap()[TITLE.len()], b'x');
     }
 }

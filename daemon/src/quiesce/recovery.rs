@@ -3,20 +3,30 @@
 use std::io;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
-use std::sync::mpsc;
-use std::thread;
-use std::time::Instant;
+use std::sync::{Arc, Mutex, PoisonError, mpsc};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
 
 use hvutil_sys::freeze;
 
 use super::error::with_causes;
 use super::expedite::Expedite;
 use super::handle::Handle;
-use super::hold::THAW_PATIENCE;
-use super::ledger;
+use super::hold::STAGE_TIMEOUT;
+use super::ledger::Record;
+use super::protocol::{Call, End, Known, MarkCell, RescuePart, carry_out};
 use super::target::Target;
 use crate::filesystems::text::printable;
-use crate::filesystems::{Plan, Policy, ScanError, scan};
+use crate::filesystems::{DeviceNumber, Plan, Policy, ScanError, scan};
+
+/// The guardian of a dead agent thaws within this time, unless a device is stuck.
+const GUARDIAN_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// How often it is looked whether it has.
+const POLL_INTERVAL: Duration = Duration::from_millis(20);
+
+/// Attempts that have not returned: one for each file system, however often it is asked for.
+static UNDER_WAY: Mutex<Vec<(DeviceNumber, JoinHandle<()>)>> = Mutex::new(Vec::new());
 
 /// What became of one file system.
 #[derive(Debug)]
@@ -54,19 +64,20 @@ pub enum RecoveryError {
 }
 
 /// Thaws what the ledger at `path` has on record as frozen, in reverse order; with `remove`, removes it when nothing
-/// is left.
+/// is left: for whoever holds the agent's lock, so that no agent can be alive.
 ///
-/// A file system is found by its superblock, through whichever mount of it there is now, or through its device.
+/// A file system is found by its superblock, through whichever mount of it there is now, or through its device. What a process
+/// of the dead agent's is still doing is left to it.
 ///
 /// # Errors
 /// [`RecoveryError`]; a file system that cannot be thawed is an [`Outcome`], and does not stop the others.
 pub fn by_ledger(path: &Path, remove: bool) -> Result<Vec<Outcome>, RecoveryError> {
-    let record = ledger::read(path);
+    let record = Record::open(path);
     if remove && !matches!(record, Ok(None)) {
         end_hurry();
     }
-    let entries = match record {
-        Ok(Some(entries)) => entries,
+    let record = match record {
+        Ok(Some(record)) => Arc::new(record),
         Ok(None) => return Ok(Vec::new()),
         Err(source) => {
             if source.kind() == io::ErrorKind::InvalidData && remove {
@@ -77,29 +88,87 @@ pub fn by_ledger(path: &Path, remove: bool) -> Result<Vec<Outcome>, RecoveryErro
             return Err(RecoveryError::Ledger { path, source });
         }
     };
-    let mut outcomes = Vec::new();
-    if !entries.iter().any(|entry| entry.mark.wants_thaw()) {
-        if remove {
-            let _ = std::fs::remove_file(path);
+    let known = Known {
+        in_call: !(remove && is_alone_in_time(&record)),
+        failed_too: true,
+    };
+    let mut targets = Vec::new();
+    let mut plan = None;
+    for (index, entry) in record.entries.iter().enumerate().rev() {
+        let cell = record.cell(index);
+        if !cell.load().wants_thaw() {
+            // What is not frozen yet never is.
+            carry_out(RescuePart::new(known), &cell, |_| Ok(()));
+            continue;
         }
-        return Ok(outcomes);
+        let plan = plan.get_or_insert_with(plan_of_all);
+        let mut target = Target::from(entry.clone());
+        target.mounts = ways(plan, &target);
+        targets.push((index, target));
     }
-    let plan = Plan::new(&scan()?, &Policy::default());
-    let wanted = entries
-        .into_iter()
-        .rev()
-        .filter(|entry| entry.mark.wants_thaw());
-    let targets = wanted.map(|entry| {
-        let mut target = Target::from(entry);
-        target.mounts = ways(&plan, &target);
-        target
+    let attempts = targets.into_iter().map(|(index, target)| {
+        let record = Arc::clone(&record);
+        let thaw = move |target: &Target| rescue(target, &record, index, known);
+        (target, thaw)
     });
-    outcomes.extend(thaw_all(targets));
+    let outcomes = thaw_each(attempts);
     if remove && outcomes.iter().all(|outcome| outcome.result.is_ok()) {
         let _ = std::fs::remove_file(path);
     }
     Ok(outcomes)
 }
+
+/// Where the mount table cannot be read, devices lead to file systems all the same.
+fn plan_of_all() -> Plan {
+    match scan() {
+        Ok(scan) => Plan::new(&scan, &Policy::default()),
+        Err(error) => {
+            tracing::warn!(
+                "thawing by device alone, since the mount table cannot be read: {}",
+                with_causes(&error)
+            );
+            Plan::default()
+        }
+    }
+}
+
+fn is_alone_in_time(record: &Record) -> bool {
+    let deadline = Instant::now() + GUARDIAN_TIMEOUT;
+    loop {
+        if record.is_alone() {
+            return true;
+        }
+        if Instant::now() >= deadline {
+            return false;
+        }
+        thread::sleep(POLL_INTERVAL);
+    }
+}
+
+/// Thaws one file system of the record, as far as that is nobody else's.
+fn rescue(target: &Target, record: &Record, index: usize, known: Known) -> Result<Thaw, String> {
+    let mut handle = None;
+    let mut call = |call| {
+        let handle = match handle.take() {
+            Some(handle) => handle,
+            None => Handle::open(target).map_err(|error| io::Error::other(with_causes(&error)))?,
+        };
+        match call {
+            Call::Freeze => Err(io::ErrorKind::Unsupported.into()),
+            Call::Thaw => freeze::thaw(handle.as_fd()),
+        }
+    };
+    match carry_out(RescuePart::new(known), &record.cell(index), &mut call) {
+        (End::Thawed, _) => Ok(Thaw::Thawed),
+        // Another process of the dead agent's was faster.
+        (End::WasNotFrozen | End::Withdrawn, _) => Ok(Thaw::NotFrozen),
+        (End::InCall | End::Taken | End::Frozen | End::NotFrozen, _) => Err(IN_CALL.to_owned()),
+        (End::Failed, error) => Err(error.map_or_else(String::new, |error| error.to_string())),
+    }
+}
+
+/// Said of what a process of the agent's is still doing.
+const IN_CALL: &str = "a freeze or thaw of it has not returned yet; it is thawed the moment that happens";
 
 /// A checkpoint was cut short: in its freeze, the one moment in which the switch is on, for all that is known.
 fn end_hurry() {
@@ -150,40 +219,63 @@ pub fn all() -> Result<Vec<Outcome>, RecoveryError> {
     Ok(thaw_all(plan.superblocks().rev().map(Target::from)))
 }
 
+/// Thaws these, whoever froze them.
+fn thaw_all(targets: impl Iterator<Item = Target>) -> Vec<Outcome> {
+    thaw_each(targets.map(|target| (target, open_and_thaw as fn(&Target) -> _)))
+}
+
 /// Begins the thaws in this order, each in a thread: a dead device must not keep the others from being thawed, nor the
 /// agent from its start.
-fn thaw_all(targets: impl Iterator<Item = Target>) -> Vec<Outcome> {
-    let started: Vec<_> = targets
-        .map(|target| {
-            let name = if target.place.as_os_str().is_empty() {
-                printable(&target.source)
-            } else {
-                printable(&target.place)
-            };
-            let (done, result) = mpsc::channel();
-            let thread = thread::Builder::new().name("thaw".to_owned());
-            let thread = thread.spawn(move || drop(done.send(open_and_thaw(&target))));
-            (name, thread.map(|_| result))
-        })
+fn thaw_each<F>(attempts: impl Iterator<Item = (Target, F)>) -> Vec<Outcome>
+where
+    F: FnOnce(&Target) -> Result<Thaw, String> + Send + 'static,
+{
+    let begun: Vec<_> = attempts
+        .map(|(target, thaw)| (name(&target), begin(target, thaw)))
         .collect();
-    let deadline = Instant::now() + THAW_PATIENCE;
-    let outcome = |(name, thread): (String, io::Result<mpsc::Receiver<_>>)| {
-        Outcome {
+    let deadline = Instant::now() + STAGE_TIMEOUT;
+    let outcome = |(name, attempt): (String, Result<mpsc::Receiver<_>, String>)| Outcome {
         name,
-        result: match thread {
-            Ok(result) => result
+        result: attempt.and_then(|result| {
+            result
                 .recv_timeout(deadline.saturating_duration_since(Instant::now()))
                 .unwrap_or_else(|_| {
                     Err(format!(
                         "it does not return within {} s: its device may be stuck; the attempt goes on",
-                        THAW_PATIENCE.as_secs()
+                        STAGE_TIMEOUT.as_secs()
                     ))
-                }),
-            Err(error) => Err(error.to_string()),
-        },
-    }
+                })
+        }),
     };
-    started.into_iter().map(outcome).collect()
+    begun.into_iter().map(outcome).collect()
+}
+
+fn name(target: &Target) -> String {
+    if target.place.as_os_str().is_empty() {
+        printable(&target.source)
+    } else {
+        printable(&target.place)
+    }
+}
+
+/// Begins one, unless an earlier one on the same file system has not returned.
+fn begin<F>(target: Target, thaw: F) -> Result<mpsc::Receiver<Result<Thaw, String>>, String>
+where
+    F: FnOnce(&Target) -> Result<Thaw, String> + Send + 'static,
+{
+    let mut under_way = UNDER_WAY.lock().unwrap_or_else(PoisonError::into_inner);
+    under_way.retain(|(_, thread)| !thread.is_finished());
+    let dev = target.dev;
+    if under_way.iter().any(|(other, _)| *other == dev) {
+        return Err("an earlier attempt has not returned: its device may be stuck".to_owned());
+    }
+    let (done, result) = mpsc::channel();
+    let thread = thread::Builder::new()
+        .name("thaw".to_owned())
+        .spawn(move || drop(done.send(thaw(&target))))
+        .map_err(|error| error.to_string())?;
+    under_way.push((dev, thread));
+    Ok(result)
 }
 
 fn open_and_thaw(target: &Target) -> Result<Thaw, String> {

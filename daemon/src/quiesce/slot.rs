@@ -1,18 +1,23 @@
 //! One file system in the engine's hands: its handle, what is being done to it, and how that went.
 
 use std::io;
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::backend::Backend;
+use super::guardian::freezer::{self, Freezer};
 use super::ledger::{Ledger, Mark};
 use super::pool::Pool;
+use super::protocol::{
+    Call as Ioctl, FreezePart, GiveUpPart, Known, MarkCell, Part, RescuePart, ThawPart, carry_out,
+};
 use super::signal::Signal;
 use super::target::Target;
 
 /// How long someone else's freeze is waited for: that of a snapshot lasts some milliseconds.
-const FOREIGN_PATIENCE: Duration = Duration::from_secs(2);
-const FOREIGN_PAUSE: Duration = Duration::from_millis(10);
+const FOREIGN_TIMEOUT: Duration = Duration::from_secs(2);
+const FOREIGN_INTERVAL: Duration = Duration::from_millis(10);
 
 /// What a thread does to a file system.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,6 +39,9 @@ pub struct Slot<B: Backend> {
     target: Target,
     handle: B::Handle,
     record: OnceLock<(Arc<Ledger>, usize)>,
+    /// In place of a record, where there is none.
+    mark: AtomicU8,
+    freezer: OnceLock<Freezer>,
     cell: Mutex<Cell>,
 }
 
@@ -74,6 +82,8 @@ impl<B: Backend> Slot<B> {
             target,
             handle,
             record: OnceLock::new(),
+            mark: AtomicU8::new(Mark::Planned.byte()),
+            freezer: OnceLock::new(),
             cell: Mutex::default(),
         }
     }
@@ -93,10 +103,9 @@ impl<B: Backend> Slot<B> {
         let _ = self.record.set((ledger, index));
     }
 
-    fn note(&self, mark: Mark) {
-        if let Some((ledger, index)) = self.record.get() {
-            ledger.set(*index, mark);
-        }
+    /// From now on a process of its own makes the calls that freeze and thaw it.
+    pub fn use_freezer(&self, freezer: Freezer) {
+        let _ = self.freezer.set(freezer);
     }
 
     /// Says that `operation` is about to be run by a thread.
@@ -123,7 +132,7 @@ impl<B: Backend> Slot<B> {
             }
             Operation::Flush => backend.sync(&self.handle),
             Operation::Freeze => self.freeze(backend),
-            Operation::Thaw => self.thaw(backend),
+            Operation::Thaw => self.call(backend, Ioctl::Thaw),
         };
         let call = Some(Call {
             at: started,
@@ -136,17 +145,12 @@ impl<B: Backend> Slot<B> {
             Operation::Freeze => cell.calls.freeze = call,
             Operation::Thaw => cell.calls.thaw = call,
         }
-        match (operation, &result) {
-            (Operation::Freeze, Ok(())) => cell.frozen = true,
-            (Operation::Thaw, Err(error)) if error.raw_os_error() != Some(libc::EINVAL) => {
-                self.note(Mark::Failed);
-            }
+        match operation {
+            // Also one that was given up, and could not be undone by whoever made the call.
+            Operation::Freeze => cell.frozen = result.is_ok() || self.load() == Mark::Failed,
             // Also EINVAL: not frozen any more, whoever thawed it.
-            (Operation::Thaw, _) => {
-                cell.frozen = false;
-                self.note(Mark::Thawed);
-            }
-            _ => {}
+            Operation::Thaw => cell.frozen = self.load() != Mark::Thawed,
+            Operation::Commit | Operation::Flush => {}
         }
         match result {
             // Over all passes: the kernel tells a write-back error once.
@@ -164,26 +168,15 @@ impl<B: Backend> Slot<B> {
         cell.running = None;
     }
 
-    /// `FIFREEZE`, with what the ledger must say before and after. A block-layer freeze, such as that of a snapshot
-    /// being made, is waited out.
+    /// `FIFREEZE`. A block-layer freeze, such as that of a snapshot being made, is waited out.
     fn freeze(&self, backend: &B) -> io::Result<()> {
-        let patience = Instant::now() + FOREIGN_PATIENCE;
+        let deadline = Instant::now() + FOREIGN_TIMEOUT;
         loop {
-            self.note(Mark::Freezing);
-            let result = backend.freeze(&self.handle);
-            if self.mark() == Some(Mark::Thawed) {
-                // The guardian's limit passed while this process was stopped.
-                return Err(io::ErrorKind::TimedOut.into());
-            }
-            self.note(match result {
-                Ok(()) => Mark::Frozen,
-                Err(_) => Mark::NotOurs,
-            });
-            match result {
+            match self.call(backend, Ioctl::Freeze) {
                 Err(error)
-                    if error.raw_os_error() == Some(libc::EBUSY) && Instant::now() < patience =>
+                    if error.raw_os_error() == Some(libc::EBUSY) && Instant::now() < deadline =>
                 {
-                    std::thread::sleep(FOREIGN_PAUSE);
+                    std::thread::sleep(FOREIGN_INTERVAL);
                     if self.is_abandoned() {
                         return Err(error);
                     }
@@ -193,22 +186,44 @@ impl<B: Backend> Slot<B> {
         }
     }
 
-    /// `FITHAW`, unless the guardian has been at it: by now someone else may have frozen it.
-    fn thaw(&self, backend: &B) -> io::Result<()> {
-        if let Some((ledger, index)) = self.record.get() {
-            let claimed = ledger.set_if(*index, Mark::Frozen, Mark::Thawing)
-                || ledger.set_if(*index, Mark::Failed, Mark::Thawing);
-            if !claimed && ledger.get(*index) == Some(Mark::Thawed) {
-                return Err(io::Error::from_raw_os_error(libc::EINVAL));
+    /// Has a call made: by the process for it, or here where there is none.
+    fn call(&self, backend: &B, call: Ioctl) -> io::Result<()> {
+        let died = match self.freezer.get().map(|freezer| freezer.call(call)) {
+            Some(Ok(result)) => return result,
+            Some(Err(died)) => Some(died),
+            None => None,
+        };
+        match (call, died) {
+            (Ioctl::Freeze, None) => self.part(backend, FreezePart::default()),
+            (Ioctl::Freeze, Some(died)) => {
+                // It may have died in the call, or after it: nobody else thaws now.
+                let _ = self.rescue(backend);
+                Err(io::Error::other(died))
+            }
+            (Ioctl::Thaw, died) => {
+                if died.is_some() && self.load().is_in_call() {
+                    return self.rescue(backend);
+                }
+                self.part(backend, ThawPart::default())
             }
         }
-        backend.thaw(&self.handle)
     }
 
-    /// What the ledger says of it; `None` when it is in none.
-    pub fn mark(&self) -> Option<Mark> {
-        let (ledger, index) = self.record.get()?;
-        ledger.get(*index)
+    fn part(&self, backend: &B, part: impl Part) -> io::Result<()> {
+        let (end, error) = carry_out(part, self, |call| match call {
+            Ioctl::Freeze => backend.freeze(&self.handle),
+            Ioctl::Thaw => backend.thaw(&self.handle),
+        });
+        freezer::outcome(end, error)
+    }
+
+    /// Whoever was in a call on it has died, and this process is the one that it made the call for.
+    fn rescue(&self, backend: &B) -> io::Result<()> {
+        let known = Known {
+            in_call: false,
+            failed_too: true,
+        };
+        self.part(backend, RescuePart::new(known))
     }
 
     fn is_abandoned(&self) -> bool {
@@ -235,6 +250,16 @@ impl<B: Backend> Slot<B> {
         self.lock().frozen
     }
 
+    /// We froze it, and nobody has begun to thaw it, as far as the ledger tells.
+    pub fn is_kept(&self) -> bool {
+        self.load() == Mark::Frozen
+    }
+
+    /// Its place in the ledger.
+    pub fn record(&self) -> Option<&(Arc<Ledger>, usize)> {
+        self.record.get()
+    }
+
     /// We froze it, and nobody is at work on it.
     pub fn wants_thaw(&self) -> bool {
         let cell = self.lock();
@@ -245,6 +270,10 @@ impl<B: Backend> Slot<B> {
     pub fn abandon(&self) -> bool {
         let mut cell = self.lock();
         cell.abandoned = cell.running == Some(Operation::Freeze);
+        if cell.abandoned {
+            // On record, so that it holds even if this process dies.
+            carry_out(GiveUpPart, self, |_| Ok(()));
+        }
         cell.abandoned
     }
 
@@ -271,7 +300,12 @@ impl<B: Backend> Slot<B> {
         pool.submit(move || {
             let run = std::panic::AssertUnwindSafe(|| slot.run(&backend, operation));
             if std::panic::catch_unwind(run).is_err() {
+                // Whether a call had any effect is not known: it is thawed to be sure.
+                for mark in [Mark::Freezing, Mark::GivenUp, Mark::Thawing] {
+                    let _ = slot.swap(mark, Mark::Failed);
+                }
                 let mut cell = slot.lock();
+                cell.frozen = slot.load() == Mark::Failed;
                 cell.running = None;
                 cell.failure = Some(io::Error::other("an internal error, see the log"));
             }
@@ -286,5 +320,23 @@ impl<B: Backend> Slot<B> {
 
     fn lock(&self) -> MutexGuard<'_, Cell> {
         self.cell.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<B: Backend> MarkCell for Slot<B> {
+    fn load(&self) -> Mark {
+        match self.record.get() {
+            Some((ledger, index)) => ledger.cell(*index).load(),
+            None => Mark::from_byte(self.mark.load(Ordering::SeqCst)),
+        }
+    }
+
+    fn swap(&self, from: Mark, to: Mark) -> Result<(), Mark> {
+        if let Some((ledger, index)) = self.record.get() {
+            return ledger.cell(*index).swap(from, to);
+        }
+        let order = Ordering::SeqCst;
+        let swapped = self.mark.compare_exchange(from.byte(), to.byte(), order, order);
+        swapped.map(drop).map_err(Mark::from_byte)
     }
 }

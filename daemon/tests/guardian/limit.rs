@@ -11,10 +11,12 @@ use hv_vssd::quiesce::guardian::Guard;
 use hv_vssd::quiesce::handle::Handle;
 use hv_vssd::quiesce::ledger::{Ledger, Mark, Place};
 use hv_vssd::quiesce::slot::{Operation, Slot};
+use hv_vssd::quiesce::protocol::Call;
 use hvutil_sys::freeze;
+use nix::sys::signal::{Signal, kill};
 
 use super::scratch::{Disk, in_namespace, until};
-use super::{Checkpoint, NEVER, SOON, agent_dies, armed, children, ends, pid, start};
+use super::{Checkpoint, Foreign, NEVER, SOON, armed, children, pid, stacked, start};
 
 #[test]
 fn what_was_frozen_is_thawed_at_the_limit_and_the_guardian_stays() {
@@ -23,7 +25,7 @@ fn what_was_frozen_is_thawed_at_the_limit_and_the_guardian_stays() {
         let (checkpoint, mut guardian) = armed(&[&[&disk]], NEVER);
         checkpoint.freeze(0);
         assert_eq!(checkpoint.mark(0), Mark::Frozen);
-        guardian.hold(SOON);
+        guardian.renew(SOON);
         checkpoint.until_thawed(0);
         assert!(!disk.is_frozen());
         // It serves the next checkpoint, whose limit is that of the freeze now.
@@ -34,7 +36,7 @@ fn what_was_frozen_is_thawed_at_the_limit_and_the_guardian_stays() {
         checkpoint.freeze(0);
         checkpoint.until_thawed(0);
         assert!(!disk.is_frozen());
-        agent_dies(guardian);
+        checkpoint.agent_dies(guardian);
     });
 }
 
@@ -52,12 +54,13 @@ fn what_is_not_ours_or_was_only_planned_stays_as_it_is() {
             checkpoint.ledger.set(index, mark);
         }
         // At the limit, and at the agent's death.
-        guardian.hold(SOON);
+        guardian.renew(SOON);
         checkpoint.until_thawed(0);
-        agent_dies(guardian);
+        checkpoint.agent_dies(guardian);
         assert!(!disks[0].is_frozen());
         for (index, mark) in [(1, Mark::NotOurs), (2, Mark::Planned), (3, Mark::Thawed)] {
-            assert_eq!(checkpoint.mark(index), mark);
+            // Nor is it frozen later.
+            assert_eq!(checkpoint.mark(index), Mark::Thawed, "was {mark:?}");
             assert!(disks[index].is_frozen(), "{} was thawed", names[index]);
         }
     });
@@ -74,12 +77,13 @@ fn an_agent_that_wakes_after_the_limit_leaves_the_freeze_of_someone_else_alone()
         slot.record_in(Arc::clone(&ledger), 0);
         let mut guardian = start(false);
         let stages = [vec![(slot.handle().as_fd(), 0)]];
-        guardian.arm(&ledger, &stages, NEVER).unwrap();
+        let freezers = guardian.arm(&ledger, &stages, NEVER).unwrap();
+        freezers.into_iter().for_each(|freezer| slot.use_freezer(freezer));
         slot.begin(Operation::Freeze);
         slot.run(&kernel, Operation::Freeze);
         assert_eq!(ledger.get(0), Some(Mark::Frozen));
         // The agent is stopped here, until its limit has passed.
-        guardian.hold(SOON);
+        guardian.renew(SOON);
         until("the guardian to thaw", || {
             ledger.get(0) == Some(Mark::Thawed)
         });
@@ -88,7 +92,7 @@ fn an_agent_that_wakes_after_the_limit_leaves_the_freeze_of_someone_else_alone()
         slot.begin(Operation::Thaw);
         slot.run(&kernel, Operation::Thaw);
         let told = slot.take_failure().and_then(|error| error.raw_os_error());
-        assert_eq!(told, Some(libc::EINVAL), "the hold was not kept");
+        assert_eq!(told, Some(libc::EALREADY), "the hold was not kept");
         assert!(!slot.is_frozen());
         assert!(disk.is_frozen(), "the administrator's freeze was thawed");
         freeze::thaw(&administrator).unwrap();
@@ -96,81 +100,65 @@ fn an_agent_that_wakes_after_the_limit_leaves_the_freeze_of_someone_else_alone()
 }
 
 #[test]
-fn a_freeze_that_an_agent_stopped_in_it_could_not_note_is_thawed_at_the_limit() {
+fn a_freeze_that_returns_after_the_limit_is_thawed_at_once_and_no_other_after_it() {
     in_namespace(|place| {
-        let disk = Disk::new(place, "disk", "xfs");
-        let (checkpoint, mut guardian) = armed(&[&[&disk]], NEVER);
-        checkpoint.freeze(0);
-        checkpoint.ledger.set(0, Mark::Freezing);
-        guardian.hold(SOON);
+        let (outer, inner) = stacked(place);
+        let (checkpoint, mut guardian) = armed(&[&[&inner]], NEVER);
+        let theirs = Foreign::of(&outer);
+        let stuck = checkpoint.begin_freeze(0);
+        guardian.renew(SOON);
+        checkpoint.until_marked(0, Mark::GivenUp);
+        drop(theirs);
         checkpoint.until_thawed(0);
-        assert!(!disk.is_frozen());
+        let told = stuck.join().unwrap().unwrap_err().raw_os_error();
+        assert_eq!(told, Some(libc::ECANCELED));
+        assert!(!inner.is_frozen());
+        // What the agent begins late comes to nothing, and what someone else freezes stays.
+        assert_eq!(checkpoint.call(0, Call::Freeze).unwrap_err().raw_os_error(), Some(libc::ECANCELED));
+        let _theirs = Foreign::of(&inner);
+        assert_eq!(checkpoint.call(0, Call::Thaw).unwrap_err().raw_os_error(), Some(libc::EALREADY));
+        checkpoint.agent_dies(guardian);
+        assert!(inner.is_frozen());
     });
 }
 
 #[test]
-fn after_its_limit_nothing_goes_on_thawing_what_is_not_ours_any_more() {
+fn a_process_that_someone_stopped_in_a_freeze_is_woken_at_the_limit() {
     in_namespace(|place| {
-        let disks = ["frozen", "slow"].map(|name| Disk::new(place, name, "ext4"));
-        let (checkpoint, mut guardian) = armed(&[&[&disks[0], &disks[1]]], NEVER);
-        let pid = pid(&guardian);
-        checkpoint.freeze(0);
-        // FIFREEZE has been called, and does not return before the limit.
-        checkpoint.ledger.set(1, Mark::Freezing);
-        guardian.hold(SOON);
+        let (outer, inner) = stacked(place);
+        let (checkpoint, mut guardian) = armed(&[&[&inner]], NEVER);
+        let theirs = Foreign::of(&outer);
+        let stuck = checkpoint.begin_freeze(0);
+        kill(children(pid(&guardian))[0], Signal::SIGSTOP).unwrap();
+        drop(theirs);
+        until("the freeze", || inner.is_frozen());
+        assert_eq!(checkpoint.mark(0), Mark::Freezing);
+        guardian.renew(SOON);
         checkpoint.until_thawed(0);
-        // It fails at last; the agent lives, and lets the guardian go.
-        checkpoint.ledger.set(1, Mark::NotOurs);
-        guardian.disarm();
-        until("the last attempt to thaw to end", || {
-            children(pid).into_iter().all(|child| {
-                let stat = std::fs::read_to_string(format!("/proc/{child}/stat"));
-                stat.is_ok_and(|stat| stat.contains(") Z "))
-            })
-        });
-        freeze::freeze(File::open(&disks[1].mount_point).unwrap()).unwrap();
-        assert_eq!(checkpoint.mark(1), Mark::NotOurs);
-        assert!(disks[1].is_frozen());
-        agent_dies(guardian);
-        assert!(disks[1].is_frozen());
+        assert!(!inner.is_frozen());
+        assert!(stuck.join().unwrap().is_err());
+        checkpoint.agent_dies(guardian);
     });
 }
 
 #[test]
 fn a_freeze_that_does_not_return_keeps_one_process_busy() {
     in_namespace(|place| {
-        let disk = Disk::new(place, "disk", "ext4");
-        let (checkpoint, guardian) = armed(&[&[&disk]], SOON);
+        let (outer, inner) = stacked(place);
+        let (checkpoint, mut guardian) = armed(&[&[&inner]], NEVER);
         let pid = pid(&guardian);
-        checkpoint.ledger.set(0, Mark::Freezing);
-        until("the attempt", || children(pid).len() == 1);
+        let theirs = Foreign::of(&outer);
+        let stuck = checkpoint.begin_freeze(0);
+        guardian.renew(SOON);
+        checkpoint.until_marked(0, Mark::GivenUp);
         // The guardian looks again after 10 s, twice in this time.
         let end = Instant::now() + Duration::from_secs(25);
         while Instant::now() < end {
             assert_eq!(children(pid).len(), 1);
             thread::sleep(SOON);
         }
-        checkpoint.ledger.set(0, Mark::NotOurs);
-        agent_dies(guardian);
-    });
-}
-
-#[test]
-fn a_second_freeze_that_the_agent_dies_in_after_the_limit_is_thawed_too() {
-    in_namespace(|place| {
-        let disk = Disk::new(place, "disk", "ext4");
-        let (checkpoint, guardian) = armed(&[&[&disk]], SOON);
-        let pid = pid(&guardian);
-        checkpoint.ledger.set(0, Mark::Freezing);
-        until("the attempt", || children(pid).len() == 1);
-        // The agent wakes: someone else had frozen it. The attempt ends, and the agent tries once more.
-        checkpoint.ledger.set(0, Mark::NotOurs);
-        until("the attempt to end", || children(pid).is_empty());
-        checkpoint.freeze(0);
-        checkpoint.ledger.set(0, Mark::Freezing);
-        drop(guardian);
-        checkpoint.until_thawed(0);
-        ends(pid);
-        assert!(!disk.is_frozen());
+        drop(theirs);
+        assert!(stuck.join().unwrap().is_err());
+        checkpoint.agent_dies(guardian);
     });
 }

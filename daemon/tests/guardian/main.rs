@@ -9,13 +9,18 @@ mod replacement;
 mod scratch;
 
 use std::fs::File;
+use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use hv_vssd::quiesce::backend::Target;
+use hv_vssd::quiesce::guardian::freezer::Freezer;
 use hv_vssd::quiesce::guardian::{Guard, Guardian};
 use hv_vssd::quiesce::ledger::{Ledger, Mark, Place};
+use hv_vssd::quiesce::protocol::Call;
 use hvutil_sys::{freeze, mount};
 use nix::errno::Errno;
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
@@ -68,10 +73,11 @@ fn children(pid: Pid) -> Vec<Pid> {
     children
 }
 
-/// What an agent has: the ledger, and a handle of its own for each line of it.
+/// What an agent has: the ledger, and for each line of it a handle of its own and what makes the calls on it.
 struct Checkpoint {
     ledger: Ledger,
     stages: Vec<Vec<(OwnedFd, usize)>>,
+    freezers: Mutex<Vec<Arc<Freezer>>>,
 }
 
 impl Checkpoint {
@@ -94,7 +100,11 @@ impl Checkpoint {
             .iter()
             .map(|stage| stage.iter().map(&mut handle).collect())
             .collect();
-        Self { ledger, stages }
+        Self {
+            ledger,
+            stages,
+            freezers: Mutex::default(),
+        }
     }
 
     fn arm(&self, guardian: &mut Guardian, limit: Duration) {
@@ -108,28 +118,47 @@ impl Checkpoint {
                     .collect()
             })
             .collect();
-        guardian.arm(&self.ledger, &stages, limit).unwrap();
+        let freezers = guardian.arm(&self.ledger, &stages, limit).unwrap();
+        *self.freezers.lock().unwrap() = freezers.into_iter().map(Arc::new).collect();
+    }
+
+    fn call(&self, index: usize, call: Call) -> io::Result<()> {
+        let freezer = Arc::clone(&self.freezers.lock().unwrap()[index]);
+        freezer.call(call).unwrap()
     }
 
     /// As the agent does it.
     fn freeze(&self, index: usize) {
-        self.ledger.set(index, Mark::Freezing);
-        let (fd, _) = self
-            .stages
-            .iter()
-            .flatten()
-            .find(|(_, place)| *place == index)
-            .unwrap();
-        freeze::freeze(fd).unwrap();
-        self.ledger.set(index, Mark::Frozen);
+        self.call(index, Call::Freeze).unwrap();
+        assert_eq!(self.mark(index), Mark::Frozen);
+    }
+
+    /// A freeze that does not return until something else happens; what comes of it.
+    fn begin_freeze(&self, index: usize) -> JoinHandle<io::Result<()>> {
+        let freezer = Arc::clone(&self.freezers.lock().unwrap()[index]);
+        let thread = std::thread::spawn(move || freezer.call(Call::Freeze).unwrap());
+        until("the call", || self.mark(index) == Mark::Freezing);
+        thread
+    }
+
+    /// The agent's ends close, as at its death; the guardian does what is left to do, and ends.
+    fn agent_dies(&self, guardian: Guardian) {
+        let pid = pid(&guardian);
+        self.freezers.lock().unwrap().clear();
+        drop(guardian);
+        ends(pid);
     }
 
     fn mark(&self, index: usize) -> Mark {
         self.ledger.get(index).unwrap()
     }
 
+    fn until_marked(&self, index: usize, mark: Mark) {
+        until(&format!("{mark:?}"), || self.mark(index) == mark);
+    }
+
     fn until_thawed(&self, index: usize) {
-        until("the guardian to thaw", || self.mark(index) == Mark::Thawed);
+        self.until_marked(index, Mark::Thawed);
     }
 }
 
@@ -141,9 +170,28 @@ fn armed(stages: &[&[&Disk]], limit: Duration) -> (Checkpoint, Guardian) {
     (checkpoint, guardian)
 }
 
-/// The agent's end of the socket closes, as at its death; the guardian does what is left to do, and ends.
-fn agent_dies(guardian: Guardian) {
-    let pid = pid(&guardian);
-    drop(guardian);
-    ends(pid);
+/// A disk, and one whose image lies on it: frozen first, it keeps every freeze of the other from returning.
+fn stacked(place: &Path) -> (Disk, Disk) {
+    let outer = Disk::new(place, "outer", "xfs");
+    let inner = Disk::with_image(&outer.mount_point, place, "inner", "ext4");
+    // Something to write, which waits for the outer one.
+    std::fs::write(inner.mount_point.join("dirty"), [1; 65536]).unwrap();
+    (outer, inner)
+}
+
+/// Someone else's freeze, thawed on drop.
+struct Foreign(File);
+
+impl Foreign {
+    fn of(disk: &Disk) -> Self {
+        let place = File::open(&disk.mount_point).unwrap();
+        freeze::freeze(&place).unwrap();
+        Self(place)
+    }
+}
+
+impl Drop for Foreign {
+    fn drop(&mut self) {
+        let _ = freeze::thaw(&self.0);
+    }
 }

@@ -6,32 +6,31 @@ use hv_vssd::quiesce::guardian::{Guard, Guardian, GuardianError};
 use hv_vssd::quiesce::ledger::Place;
 use hv_vssd::quiesce::{Engine, FreezeError, Limits};
 use hv_vssd::telemetry::Gate;
-use hvutil_sys::freeze;
+use hv_vssd::quiesce::protocol::Call;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use super::scratch::{Disk, PATIENCE, ScratchKernel, in_namespace, until};
-use super::{Checkpoint, NEVER, agent_dies, armed, children, ends, lives, pid, start};
+use super::{Checkpoint, NEVER, armed, children, ends, lives, pid, start};
 
 #[test]
-fn a_stop_of_the_service_ends_it_only_while_nothing_is_frozen() {
+fn no_signal_to_every_process_of_the_name_ends_it_before_its_agent() {
     in_namespace(|place| {
         let disk = Disk::new(place, "disk", "ext4");
         let (checkpoint, mut guardian) = armed(&[&[&disk]], NEVER);
         let pid = pid(&guardian);
         checkpoint.freeze(0);
-        for signal in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP] {
-            kill(pid, signal).unwrap();
+        for signal in Signal::iterator() {
+            if !matches!(signal, Signal::SIGKILL | Signal::SIGSTOP) {
+                kill(pid, signal).unwrap();
+            }
         }
         // Whoever answers an arming has taken the signals before it.
+        checkpoint.call(0, Call::Thaw).unwrap();
+        guardian.disarm();
         checkpoint.arm(&mut guardian, NEVER);
         assert!(lives(pid));
-        // The stop counts once nothing is left to thaw.
-        freeze::thaw(&checkpoint.stages[0][0].0).unwrap();
-        guardian.disarm();
-        until("it to end", || {
-            matches!(guardian.check(), Err(GuardianError::Died))
-        });
+        checkpoint.agent_dies(guardian);
     });
 }
 
@@ -49,7 +48,7 @@ fn a_guardian_that_died_is_replaced_before_the_next_freeze() {
         let checkpoint = Checkpoint::new(&[&[&disk]]);
         checkpoint.arm(&mut guardian, NEVER);
         checkpoint.freeze(0);
-        agent_dies(guardian);
+        checkpoint.agent_dies(guardian);
         assert!(!disk.is_frozen());
     });
 }

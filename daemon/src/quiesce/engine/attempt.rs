@@ -56,18 +56,22 @@ impl<B: Backend> Engine<B> {
         faults::reach("plan");
         let mut hold = self.prepare(checkpoint, report)?;
         let mut result = self.freeze_all(&mut hold);
-        if result.is_ok() && !hold.is_kept() {
-            result = Err(FreezeError::GuardianActed);
-        }
+        // Before the last look at the marks: it may take its time.
         let appeared = result.is_ok() && self.backend.has_appeared();
         let complete = result.is_ok() && (checkpoint.only.is_some() || !appeared);
         if complete {
+            let limit = self.limits.hold + GRACE;
+            let kept = hold.kept(Instant::now() + limit);
             if let Some(guard) = &mut self.guard {
-                guard.hold(self.limits.hold + GRACE);
+                guard.renew(limit);
             }
-            hold.frozen_at = Instant::now();
-            self.hold = Some(hold);
-            return Ok(true);
+            if kept.is_kept() {
+                hold.frozen_at = Instant::now();
+                self.kept = Some(kept);
+                self.hold = Some(hold);
+                return Ok(true);
+            }
+            result = Err(FreezeError::GuardianActed);
         }
         hold.thaw();
         self.keep_unreturned(&hold);
@@ -89,28 +93,42 @@ impl<B: Backend> Engine<B> {
             self.applications
                 .freeze(&mut hold.report, hold_limit, &self.signal)?;
         }
+        faults::reach("arm");
+        self.arm(hold)?;
         faults::reach("flush");
         hold.flush(self.limits.flush)?;
-        faults::reach("arm");
-        let targets = hold.stages.iter().flatten().map(|slot| slot.target());
-        let ledger = Ledger::create(&self.place, targets).map_err(FreezeError::Ledger)?;
-        let ledger = Arc::new(ledger);
-        for (index, slot) in hold.stages.iter().flatten().enumerate() {
-            slot.record_in(Arc::clone(&ledger), index);
-        }
-        self.ledger = Some(Arc::clone(&ledger));
         if let Some(guard) = &mut self.guard {
-            let limit = self.limits.freeze + self.limits.hold + GRACE;
-            let handles = hold
-                .handles(&self.backend)
-                .ok_or(GuardianError::Unguarded)?;
-            guard.arm(&ledger, &handles, limit)?;
+            guard.renew(self.limits.freeze + self.limits.hold + GRACE);
         }
         // Where nothing is frozen, the log can go on.
         hold.gate = hold.holds_any().then(|| self.gate.close());
         faults::reach("freeze");
         hold.freeze(self.limits.freeze, self.foreign, self.strictness)?;
         faults::reach("frozen");
+        Ok(())
+    }
+
+    /// Puts all on record, and has the guardian watch over it, before the flush: so nothing lies between that and the freeze.
+    fn arm(&mut self, hold: &Hold<B>) -> Result<(), FreezeError> {
+        let slots = || hold.stages.iter().flatten();
+        let targets = slots().map(|slot| slot.target());
+        let ledger = Ledger::create(&self.place, targets).map_err(FreezeError::Ledger)?;
+        let ledger = Arc::new(ledger);
+        for (index, slot) in slots().enumerate() {
+            slot.record_in(Arc::clone(&ledger), index);
+        }
+        self.ledger = Some(Arc::clone(&ledger));
+        if let Some(guard) = &mut self.guard {
+            let limits = &self.limits;
+            let limit = limits.flush + limits.freeze + limits.hold + GRACE;
+            let handles = hold
+                .handles(&self.backend)
+                .ok_or(GuardianError::Unguarded)?;
+            let freezers = guard.arm(&ledger, &handles, limit)?;
+            for (slot, freezer) in slots().zip(freezers) {
+                slot.use_freezer(freezer);
+            }
+        }
         Ok(())
     }
 

@@ -5,7 +5,7 @@ use std::time::Instant;
 use super::{Engine, MOST_THREADS};
 use crate::quiesce::backend::Backend;
 use crate::quiesce::error::FreezeError;
-use crate::quiesce::hold::{Hold, THAW_PATIENCE};
+use crate::quiesce::hold::{Hold, STAGE_TIMEOUT};
 use crate::quiesce::ledger::Place;
 use crate::quiesce::pool::Pool;
 use crate::quiesce::recovery;
@@ -87,6 +87,6 @@ impl<B: Backend> Engine<B> {
         let idle = || again.iter().all(|slot| slot.running().is_none());
         let _ = self
             .signal
-            .wait(Instant::now() + THAW_PATIENCE, false, idle);
+            .wait(Instant::now() + STAGE_TIMEOUT, false, idle);
     }
 }

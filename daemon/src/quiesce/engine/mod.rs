@@ -13,7 +13,7 @@ use super::backend::Backend;
 use super::error::{FreezeError, with_causes};
 use super::faults;
 use super::guardian::Guard;
-use super::hold::Hold;
+use super::hold::{Hold, Kept};
 use super::ledger::{Ledger, Place};
 use super::prepare::{accept_no_gap, in_time};
 use super::report::{AskedBy, PhaseName, Report};
@@ -29,8 +29,8 @@ use crate::telemetry::gate::Closed;
 /// More threads than this do not make slow disks faster, and each has a locked stack.
 const MOST_THREADS: usize = 32;
 
-/// The driver answers HOT_BACKUP itself after 30 s.
-const LOOK_LIMIT: Duration = Duration::from_secs(20);
+/// The driver answers HOT_BACKUP itself after 30 s; before the look, up to 10 s are spent on what is left over.
+const LOOK_LIMIT: Duration = Duration::from_secs(15);
 
 /// What kind of checkpoint is wanted.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -54,6 +54,8 @@ pub struct Engine<B: Backend> {
     place: Place,
     ledger: Option<Arc<Ledger>>,
     hold: Option<Hold<B>>,
+    /// Tells whether that is kept.
+    kept: Option<Kept>,
     applications: Resting,
     /// The checkpoint at work has brought them to rest: once, however often the freeze is begun.
     rested: bool,
@@ -83,6 +85,7 @@ impl<B: Backend> Engine<B> {
             place: Place::Memory,
             ledger: None,
             hold: None,
+            kept: None,
             applications: Resting::default(),
             rested: false,
             failed: None,
@@ -170,6 +173,11 @@ impl<B: Backend> Engine<B> {
             report
         });
         result
+    }
+
+    /// What tells whether the hold that has begun is kept; once.
+    pub fn take_kept(&mut self) -> Option<Kept> {
+        self.kept.take()
     }
 
     /// The report of the last freeze, if it failed; once.

@@ -1,8 +1,9 @@
 //! The guardian: a second process that thaws what the agent froze, should the agent die or hang.
 //!
 //! It has copies of all handles before the first freeze, and shares the ledger's marks, so it knows what the agent has
-//! frozen at the moment of its death. See [`process`] for its own side.
+//! frozen at the moment of its death. See [`process`] for its own side. Its children make the calls: see [`freezer`].
 
+pub mod freezer;
 pub mod process;
 mod rehearsal;
 mod rescue;
@@ -21,11 +22,15 @@ use nix::sys::socket::sockopt::SendTimeout;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, setsockopt, socketpair};
 use nix::sys::time::{TimeVal, TimeValLike};
 
-use self::wire::{ARMED, Order, Place, READY};
+use self::freezer::Freezer;
+use self::wire::{ARMED, MAX_HANDLES, Order, Place, READY};
 use super::ledger::Ledger;
 
 /// A guardian that does not answer in this time is replaced.
-const PATIENCE: Duration = Duration::from_secs(5);
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// So much longer it has for each handle: it starts a process for it.
+const FREEZER_TIMEOUT: Duration = Duration::from_millis(50);
 
 /// Why no guardian watches over a freeze.
 #[derive(Debug, thiserror::Error)]
@@ -52,7 +57,8 @@ pub trait Guard: std::fmt::Debug + Send {
     /// [`GuardianError`]: without it nothing may be frozen.
     fn check(&mut self) -> Result<(), GuardianError>;
 
-    /// Hands over the handles of all stages, in freeze order, with their place in the ledger. Thaws after `limit`.
+    /// Hands over the handles of all stages, in freeze order, with their place in the ledger. Thaws after `limit`. Gives what makes
+    /// the calls on each, in the same order; nothing where the engine is to make them itself.
     ///
     /// # Errors
     /// [`GuardianError`]: nothing may be frozen.
@@ -61,10 +67,10 @@ pub trait Guard: std::fmt::Debug + Send {
         ledger: &Ledger,
         stages: &[Vec<(BorrowedFd<'_>, usize)>],
         limit: Duration,
-    ) -> Result<(), GuardianError>;
+    ) -> Result<Vec<Freezer>, GuardianError>;
 
-    /// Everything is frozen; from now on the hold's own limit counts.
-    fn hold(&mut self, limit: Duration);
+    /// The next part of the checkpoint begins: it thaws after this time from now instead.
+    fn renew(&mut self, limit: Duration);
 
     /// Nothing is left to thaw.
     fn disarm(&mut self);
@@ -142,7 +148,7 @@ impl Guard for Guardian {
         ledger: &Ledger,
         stages: &[Vec<(BorrowedFd<'_>, usize)>],
         limit: Duration,
-    ) -> Result<(), GuardianError> {
+    ) -> Result<Vec<Freezer>, GuardianError> {
         let armed = self.process()?.arm(ledger, stages, limit);
         armed.map_err(|error| {
             // A late answer of it would be taken for that to the next arming.
@@ -153,10 +159,10 @@ impl Guard for Guardian {
         })
     }
 
-    fn hold(&mut self, limit: Duration) {
+    fn renew(&mut self, limit: Duration) {
         // One that has just died is noticed when it is disarmed.
         if let Ok(process) = self.process() {
-            let _ = process.send(&Order::Hold { limit }, &[]);
+            let _ = process.send(&Order::Limit(limit), &[]);
         }
     }
 
@@ -179,8 +185,8 @@ impl Process {
             SockFlag::SOCK_CLOEXEC,
         )?;
         // A guardian that is stopped, with its queue full, must not stop the agent.
-        let patience = PATIENCE.as_secs().try_into().unwrap_or(5);
-        setsockopt(&ours, SendTimeout, &TimeVal::seconds(patience))?;
+        let timeout = ANSWER_TIMEOUT.as_secs().try_into().unwrap_or(5);
+        setsockopt(&ours, SendTimeout, &TimeVal::seconds(timeout))?;
         let child = Command::new(program)
             .arg0("hv-vssd")
             .args(["guardian", "--agent", &std::process::id().to_string()])
@@ -192,7 +198,7 @@ impl Process {
             socket: ours,
             child,
         };
-        if let Err(error) = process.expect(READY) {
+        if let Err(error) = process.expect(READY, ANSWER_TIMEOUT) {
             process.kill();
             return Err(error);
         }
@@ -208,15 +214,17 @@ impl Process {
         ledger: &Ledger,
         stages: &[Vec<(BorrowedFd<'_>, usize)>],
         limit: Duration,
-    ) -> io::Result<()> {
+    ) -> io::Result<Vec<Freezer>> {
         let too_many = |_| io::Error::other("too many file systems");
         let handles = stages.iter().map(Vec::len).sum::<usize>();
+        let count = u32::try_from(handles).map_err(too_many)?;
         let order = Order::Arm {
-            handles: handles.try_into().map_err(too_many)?,
+            handles: count,
             limit,
         };
         self.send(&order, &[ledger.file().as_fd()])?;
         let mut places = Vec::with_capacity(handles);
+        let mut freezers = Vec::with_capacity(handles);
         for (stage, handles) in stages.iter().enumerate() {
             for (fd, index) in handles {
                 let offset = ledger.offset(*index).unwrap_or_default();
@@ -224,23 +232,30 @@ impl Process {
                     stage: stage.try_into().map_err(too_many)?,
                     offset: offset.try_into().map_err(too_many)?,
                 };
-                places.push((place, *fd));
+                let (freezer, theirs) = Freezer::pair()?;
+                freezers.push(freezer);
+                places.push((place, *fd, theirs));
             }
         }
-        for part in places.chunks(socket::MOST_DESCRIPTORS) {
-            let (places, descriptors): (Vec<_>, Vec<_>) = part.iter().copied().unzip();
-            self.send(&Order::Handles(places), &descriptors)?;
+        for part in places.chunks(MAX_HANDLES) {
+            let numbers = part.iter().map(|(place, ..)| *place).collect();
+            let descriptors: Vec<_> = part
+                .iter()
+                .flat_map(|(_, fd, theirs)| [*fd, theirs.as_fd()])
+                .collect();
+            self.send(&Order::Handles(numbers), &descriptors)?;
         }
-        self.expect(ARMED)
+        self.expect(ARMED, ANSWER_TIMEOUT + FREEZER_TIMEOUT * count)?;
+        Ok(freezers)
     }
 
     fn send(&self, order: &Order, descriptors: &[BorrowedFd<'_>]) -> io::Result<()> {
         socket::send(&self.socket, &order.encode(), descriptors)
     }
 
-    fn expect(&self, answer: u8) -> io::Result<()> {
+    fn expect(&self, answer: u8, timeout: Duration) -> io::Result<()> {
         let mut fds = [PollFd::new(self.socket.as_fd(), PollFlags::POLLIN)];
-        let timeout = PollTimeout::try_from(PATIENCE).unwrap_or(PollTimeout::MAX);
+        let timeout = PollTimeout::try_from(timeout).unwrap_or(PollTimeout::MAX);
         if poll(&mut fds, timeout)? == 0 {
             return Err(io::ErrorKind::TimedOut.into());
         }

@@ -9,21 +9,27 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use hvutil_sys::child::{self, Unfrozen};
-use hvutil_sys::freeze;
+use hvutil_sys::child;
 use hvutil_sys::shared::SharedBytes;
+use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
-use nix::unistd::Pid;
+use nix::unistd::{Pid, getppid};
 
+use super::freezer;
 use crate::filesystems::text::printable;
-use crate::quiesce::ledger::{self, Mark};
+use crate::quiesce::ledger;
+use crate::quiesce::protocol::{Known, Mark, MarkCell, RescuePart, carry_out};
 use crate::quiesce::report;
 
 /// How long a stage's thaws are waited for before the next stage's begin.
-const PATIENCE: Duration = Duration::from_secs(2);
+const STAGE_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// After the limit, or the agent's death, the guardian tries again this often, as long as something is not thawed.
+pub(super) const RETRY_INTERVAL: Duration = Duration::from_secs(10);
 
 /// What the guardian watches over.
 pub(super) struct Watch {
+    pub(super) agent: Pid,
     pub(super) ledger: File,
     pub(super) marks: SharedBytes,
     pub(super) handles: Vec<Guarded>,
@@ -39,6 +45,10 @@ pub(super) struct Guarded {
     pub(super) fd: OwnedFd,
     pub(super) stage: u32,
     pub(super) offset: usize,
+    /// The socket of the process that is to make its calls, until that is started.
+    pub(super) socket: Cell<Option<OwnedFd>>,
+    /// That process.
+    pub(super) freezer: Cell<Option<i32>>,
     /// The last child that was to thaw it.
     pub(super) child: Cell<Option<i32>>,
 }
@@ -53,16 +63,36 @@ pub(super) enum Cause {
 }
 
 impl Guarded {
-    /// Whether a child is at it still: it ends by itself, and needs no second one.
-    fn has_child(&self) -> bool {
-        let child = self.child.get().map(Pid::from_raw);
-        child.is_some_and(|child| {
-            matches!(
-                waitpid(child, Some(WaitPidFlag::WNOHANG)),
-                Ok(WaitStatus::StillAlive)
-            )
-        })
+    pub(super) fn new(fd: OwnedFd, stage: u32, offset: usize, socket: Option<OwnedFd>) -> Self {
+        Self {
+            fd,
+            stage,
+            offset,
+            socket: Cell::new(socket),
+            freezer: Cell::new(None),
+            child: Cell::new(None),
+        }
     }
+
+    /// Whether a process that was started for it is there: it notes how its call went.
+    fn is_served(&self) -> bool {
+        lives(&self.freezer) || lives(&self.child)
+    }
+}
+
+/// Whether a child of this process has not ended.
+fn lives(child: &Cell<Option<i32>>) -> bool {
+    let lives = child.get().map(Pid::from_raw).is_some_and(|child| {
+        matches!(
+            waitpid(child, Some(WaitPidFlag::WNOHANG)),
+            Ok(WaitStatus::StillAlive)
+        )
+    });
+    if !lives {
+        // Its number may become another's.
+        child.set(None);
+    }
+    lives
 }
 
 impl Watch {
@@ -70,33 +100,80 @@ impl Watch {
         !self.acknowledged && self.handles.len() == self.expected
     }
 
-    pub(super) fn mark(&self, handle: &Guarded) -> Mark {
-        self.marks
-            .load(handle.offset)
-            .map_or(Mark::Freezing, Mark::from_byte)
+    /// The limit has passed.
+    pub(super) fn is_late(&self) -> bool {
+        self.deadline
+            .is_some_and(|deadline| Instant::now() >= deadline)
     }
 
-    /// Thaws what the agent has frozen, in reverse, and what it was freezing. Then says so.
-    pub(super) fn rescue(&mut self, cause: Cause, socket: &OwnedFd) {
+    /// Starts the processes that make the calls.
+    pub(super) fn start_freezers(&self) -> std::io::Result<()> {
+        for handle in &self.handles {
+            if let Some(socket) = handle.socket.take() {
+                let mark = self.cell(handle);
+                handle
+                    .freezer
+                    .set(Some(freezer::start(handle.fd.as_fd(), mark, socket)?));
+            }
+        }
+        Ok(())
+    }
+
+    fn cell(&self, handle: &Guarded) -> ledger::Cell<'_> {
+        ledger::Cell {
+            bytes: &self.marks,
+            offset: handle.offset,
+        }
+    }
+
+    pub(super) fn mark(&self, handle: &Guarded) -> Mark {
+        self.cell(handle).load()
+    }
+
+    /// The agent's last thread has ended: what it was doing by itself nobody ends any more.
+    fn is_agent_gone(&self) -> bool {
+        getppid() != self.agent
+    }
+
+    /// Thaws what the agent has frozen, in reverse, sees to it that what is being frozen is thawed too, and says so. After the
+    /// agent's death it stays until nothing is left.
+    pub(super) fn rescue(&self, cause: Cause) {
         let started = Instant::now();
-        let count = self.thaw_all(cause, socket);
+        let count = self.thaw_all(cause);
         if count > 0 {
             self.report(cause, count, started.elapsed());
         }
-        // What does not return is waited for by its child; this process stays, so that its service stays.
-        while cause == Cause::AgentDied
-            && self
-                .handles
-                .iter()
-                .any(|handle| matches!(self.mark(handle), Mark::Freezing | Mark::Thawing))
-        {
+        let mut again = Instant::now() + RETRY_INTERVAL;
+        while cause == Cause::AgentDied && self.is_anything_left() {
             sleep(Duration::from_millis(50));
             reap();
+            // What has no process any more is settled at once, what failed is tried again now and then.
+            let late = Instant::now() >= again;
+            if late || self.handles.iter().any(|handle| self.is_orphaned(handle)) {
+                self.thaw_all(cause);
+                again = Instant::now() + RETRY_INTERVAL;
+            }
         }
     }
 
+    fn is_anything_left(&self) -> bool {
+        self.handles
+            .iter()
+            .any(|handle| self.mark(handle).wants_thaw())
+    }
+
+    /// Marked as in a call, which nobody makes any more.
+    fn is_orphaned(&self, handle: &Guarded) -> bool {
+        self.mark(handle).is_in_call() && !self.is_in_call(handle)
+    }
+
+    fn is_in_call(&self, handle: &Guarded) -> bool {
+        // The agent itself thaws where the process for it has died.
+        handle.is_served() || (self.mark(handle) == Mark::Thawing && !self.is_agent_gone())
+    }
+
     /// How many thaws were begun; each was waited for, but not for ever.
-    pub(super) fn thaw_all(&self, cause: Cause, socket: &OwnedFd) -> usize {
+    pub(super) fn thaw_all(&self, cause: Cause) -> usize {
         let last = self.handles.last().map_or(0, |handle| handle.stage);
         let mut count = 0;
         for stage in (0..=last).rev() {
@@ -105,66 +182,55 @@ impl Watch {
                     .iter()
                     .filter(move |handle| handle.stage == stage)
             };
-            for handle in of_stage().filter(|handle| self.claim(handle, cause)) {
-                self.thaw(handle, Unfrozen::Done);
-                count += 1;
+            for handle in of_stage() {
+                // One that someone has stopped would never note how its call went.
+                if let Some(freezer) = handle.freezer.get() {
+                    let _ = kill(Pid::from_raw(freezer), Signal::SIGCONT);
+                }
+                count += usize::from(self.thaw(handle, cause));
             }
             self.wait(|| of_stage().any(|handle| self.mark(handle) == Mark::Thawing));
         }
-        // Their freeze may have succeeded unseen, or may still be at work in a thread that cannot be killed.
-        let unknown =
-            |handle: &&Guarded| self.mark(handle) == Mark::Freezing && !handle.has_child();
-        for handle in self.handles.iter().filter(unknown) {
-            let still = Mark::Freezing.byte();
-            let socket = socket.as_fd();
-            self.thaw(handle, Unfrozen::RetryUntilClosed { socket, still });
-            count += 1;
-        }
-        self.wait(|| {
-            self.handles
-                .iter()
-                .any(|handle| matches!(self.mark(handle), Mark::Freezing | Mark::Thawing))
-        });
+        self.wait(|| self.handles.iter().any(|handle| self.mark(handle).is_in_call()));
         count
     }
 
-    /// Whether this thaw is the guardian's. A living agent may have begun it itself; a dead one cannot end it.
-    fn claim(&self, handle: &Guarded, cause: Cause) -> bool {
-        let take = |from: Mark| {
-            let (from, to) = (from.byte(), Mark::Thawing.byte());
-            self.marks.swap_if(handle.offset, from, to)
-        };
-        take(Mark::Frozen)
-            || (cause != Cause::LimitPassed
-                && (take(Mark::Failed)
-                    || (self.mark(handle) == Mark::Thawing && !handle.has_child())))
-    }
-
     fn wait(&self, wanted: impl Fn() -> bool) {
-        let patience = Instant::now() + PATIENCE;
-        while Instant::now() < patience && wanted() {
-            pause();
+        let deadline = Instant::now() + STAGE_TIMEOUT;
+        while Instant::now() < deadline && wanted() {
+            sleep(Duration::from_millis(1));
+            reap();
         }
     }
 
-    fn thaw(&self, handle: &Guarded, unfrozen: Unfrozen<'_>) {
-        let mark = child::Mark {
-            bytes: &self.marks,
-            index: handle.offset,
-            thawed: Mark::Thawed.byte(),
-            failed: Mark::Failed.byte(),
+    /// Begins a thaw, in a child. Whether there was anything to thaw.
+    fn thaw(&self, handle: &Guarded, cause: Cause) -> bool {
+        let mark = self.cell(handle);
+        let found = mark.load();
+        let known = Known {
+            in_call: self.is_in_call(handle),
+            // An agent that lives, and is late, may be trying again.
+            failed_too: cause != Cause::LimitPassed,
         };
-        if let Ok(pid) = child::thaw(handle.fd.as_fd(), mark, unfrozen) {
-            handle.child.set(Some(pid));
-        } else {
-            // No process to be had: better to risk waiting than to leave it frozen.
-            let mark = match freeze::thaw(&handle.fd) {
-                Ok(()) => Mark::Thawed,
-                Err(error) if error.raw_os_error() == Some(libc::EINVAL) => Mark::Thawed,
-                Err(_) => Mark::Failed,
-            };
-            self.marks.store(handle.offset, mark.byte());
+        let rescue = || {
+            let part = RescuePart::new(known);
+            carry_out(part, &mark, |call| freezer::make(call, handle.fd.as_fd()));
+        };
+        let waits = match found {
+            Mark::Freezing | Mark::Frozen | Mark::Failed => true,
+            Mark::GivenUp | Mark::Thawing => !known.in_call,
+            Mark::Planned | Mark::NotOurs | Mark::Thawed => false,
+        };
+        if !waits {
+            rescue();
+            return false;
         }
+        match child::run(&[handle.fd.as_fd()], rescue) {
+            Ok(pid) => handle.child.set(Some(pid)),
+            // No process to be had: better to risk waiting than to leave it frozen.
+            Err(_) => rescue(),
+        }
+        true
     }
 
     fn report(&self, cause: Cause, count: usize, took: Duration) {
@@ -177,11 +243,7 @@ impl Watch {
             report::count(count, "file system"),
             took.as_millis()
         );
-        let entries = self
-            .ledger
-            .try_clone()
-            .and_then(ledger::read_from)
-            .unwrap_or_default();
+        let entries = ledger::read_from(&self.ledger).unwrap_or_default();
         for entry in entries.iter().filter(|entry| entry.mark.wants_thaw()) {
             tracing::error!(
                 "guardian: {} ({}) is not thawed: its device may be stuck; the attempt goes on",
@@ -190,11 +252,6 @@ impl Watch {
             );
         }
     }
-}
-
-fn pause() {
-    sleep(Duration::from_millis(1));
-    reap();
 }
 
 /// Takes note of children that have ended.

@@ -12,13 +12,10 @@ pub(super) enum Order {
         /// Thaw after this time, whatever the agent does.
         limit: Duration,
     },
-    /// Handles, one descriptor each, in freeze order.
+    /// Handles, two descriptors each, in freeze order: the handle, and the socket of the process that is to make its calls.
     Handles(Vec<Place>),
-    /// Everything is frozen: thaw after this time instead.
-    Hold {
-        /// From now.
-        limit: Duration,
-    },
+    /// The next part of the checkpoint begins: thaw after this time from now instead.
+    Limit(Duration),
     /// Everything is thawed.
     Disarm,
 }
@@ -39,7 +36,10 @@ pub(super) const READY: u8 = b'R';
 pub(super) const ARMED: u8 = b'A';
 
 /// Bytes that hold any order: one with as many handles as a message carries.
-pub(super) const LONGEST: usize = 1 + 8 * hvutil_sys::socket::MOST_DESCRIPTORS;
+pub(super) const LONGEST: usize = 1 + 8 * MAX_HANDLES;
+
+/// As many handles as a message carries.
+pub(super) const MAX_HANDLES: usize = hvutil_sys::socket::MOST_DESCRIPTORS / 2;
 
 impl Order {
     pub(super) fn encode(&self) -> Vec<u8> {
@@ -56,7 +56,7 @@ impl Order {
                 }
                 message
             }
-            Self::Hold { limit } => {
+            Self::Limit(limit) => {
                 let limit = u64::try_from(limit.as_millis()).unwrap_or(u64::MAX);
                 [&b"L"[..], &limit.to_le_bytes()].concat()
             }
@@ -86,9 +86,10 @@ impl Order {
                 })
                 .collect::<Option<_>>()
                 .map(Self::Handles),
-            b'L' => Some(Self::Hold {
-                limit: Duration::from_millis(u64::from_le_bytes(rest.try_into().ok()?)),
-            }),
+            b'L' => {
+                let limit = u64::from_le_bytes(rest.try_into().ok()?);
+                Some(Self::Limit(Duration::from_millis(limit)))
+            }
             b'D' if rest.is_empty() => Some(Self::Disarm),
             _ => None,
         }
@@ -106,7 +107,7 @@ mod tests {
                 stage: 0,
                 offset: 17
             };
-            253
+            MAX_HANDLES
         ];
         for order in [
             Order::Arm {
@@ -114,9 +115,7 @@ mod tests {
                 limit: Duration::from_millis(182_500),
             },
             Order::Handles(places),
-            Order::Hold {
-                limit: Duration::from_secs(130),
-            },
+            Order::Limit(Duration::from_secs(130)),
             Order::Disarm,
         ] {
             let message = order.encode();
