@@ -129,7 +129,7 @@ fn a_stuck_thaw_is_told_with_the_stall_so_far() {
 }
 
 #[test]
-fn a_freeze_that_was_given_up_and_comes_back_is_reported_as_thawed() {
+fn a_freeze_that_was_given_up_and_comes_back_is_thawed_and_its_stall_told() {
     let double = Double::new(&[&[1, 2]]);
     double.fault(Op::Freeze, 2, Fault::Slow(SLOW));
     double.fault(Op::Thaw, 2, Fault::Slow(2 * SLOW));
@@ -144,7 +144,9 @@ fn a_freeze_that_was_given_up_and_comes_back_is_reported_as_thawed() {
     interrupt.join().unwrap();
     let report = engine.take_failed().unwrap();
     assert_eq!(double.frozen(), [0; 0]);
-    assert_eq!(of(&report, "/fs2").result, FileSystemResult::Frozen);
+    let undone = of(&report, "/fs2");
+    assert_eq!(undone.result, FileSystemResult::NotFrozen);
+    assert!(undone.stall.unwrap() >= 3 * SLOW, "{undone:?}");
 }
 
 #[test]

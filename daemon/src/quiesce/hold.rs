@@ -40,7 +40,8 @@ impl Kept {
     /// Everything that was frozen still is, as far as we know, and the guardian's limit has not passed.
     #[must_use]
     pub fn is_kept(&self) -> bool {
-        let frozen = |(ledger, index): &(Arc<Ledger>, usize)| ledger.get(*index) == Some(Mark::Frozen);
+        let frozen =
+            |(ledger, index): &(Arc<Ledger>, usize)| ledger.get(*index) == Some(Mark::Frozen);
         self.marks.iter().all(frozen) && Instant::now() < self.until
     }
 }
@@ -230,7 +231,9 @@ impl<B: Backend> Hold<B> {
             }
             match slot.take_failure() {
                 None => {}
-                Some(error) if freezer::is_taken(&error) => failures.push(ThawError::Guardian(name)),
+                Some(error) if freezer::is_taken(&error) => {
+                    failures.push(ThawError::Guardian(name))
+                }
                 Some(error) if error.raw_os_error() == Some(libc::EINVAL) => {
                     failures.push(ThawError::Foreign(name));
                 }

@@ -390,7 +390,10 @@ mod tests {
         let record = Record::open(&path).unwrap().unwrap();
         assert!(!record.is_alone(), "its maker lives");
         ledger.set(1, Mark::Freezing);
-        assert_eq!(record.cell(1).swap(Mark::Frozen, Mark::Thawing), Err(Mark::Freezing));
+        assert_eq!(
+            record.cell(1).swap(Mark::Frozen, Mark::Thawing),
+            Err(Mark::Freezing)
+        );
         assert_eq!(record.cell(1).swap(Mark::Freezing, Mark::GivenUp), Ok(()));
         assert_eq!(ledger.get(1), Some(Mark::GivenUp));
         assert_eq!(ledger.cell(7).load(), Mark::Thawed, "there is none");

@@ -162,7 +162,9 @@ impl Part for FreezePart {
             (FreezeAt::Claim, Seen::Swapped(Err(Mark::NotOurs))) => {
                 (FreezeAt::Claim, Step::Swap(Mark::NotOurs, Mark::Freezing))
             }
-            (FreezeAt::Claim, Seen::Swapped(Err(_))) => (FreezeAt::Claim, Step::End(End::Withdrawn)),
+            (FreezeAt::Claim, Seen::Swapped(Err(_))) => {
+                (FreezeAt::Claim, Step::End(End::Withdrawn))
+            }
             (FreezeAt::Claim, _) => (FreezeAt::Claim, Step::Swap(Mark::Planned, Mark::Freezing)),
             (FreezeAt::Call, Seen::Called(Called::Done)) => (
                 FreezeAt::Note(End::Frozen),

@@ -168,7 +168,8 @@ fn rescue(target: &Target, record: &Record, index: usize, known: Known) -> Resul
 }
 
 /// Said of what a process of the agent's is still doing.
-const IN_CALL: &str = "a freeze or thaw of it has not returned yet; it is thawed the moment that happens";
+const IN_CALL: &str =
+    "a freeze or thaw of it has not returned yet; it is thawed the moment that happens";
 
 /// A checkpoint was cut short: in its freeze, the one moment in which the switch is on, for all that is known.
 fn end_hurry() {
@@ -234,7 +235,8 @@ where
         .map(|(target, thaw)| (name(&target), begin(target, thaw)))
         .collect();
     let deadline = Instant::now() + STAGE_TIMEOUT;
-    let outcome = |(name, attempt): (String, Result<mpsc::Receiver<_>, String>)| Outcome {
+    let outcome = |(name, attempt): (String, Result<mpsc::Receiver<_>, String>)| {
+        Outcome {
         name,
         result: attempt.and_then(|result| {
             result
@@ -246,6 +248,7 @@ where
                     ))
                 })
         }),
+    }
     };
     begun.into_iter().map(outcome).collect()
 }

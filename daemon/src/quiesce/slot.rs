@@ -336,7 +336,9 @@ impl<B: Backend> MarkCell for Slot<B> {
             return ledger.cell(*index).swap(from, to);
         }
         let order = Ordering::SeqCst;
-        let swapped = self.mark.compare_exchange(from.byte(), to.byte(), order, order);
+        let swapped = self
+            .mark
+            .compare_exchange(from.byte(), to.byte(), order, order);
         swapped.map(drop).map_err(Mark::from_byte)
     }
 }

@@ -189,9 +189,13 @@ impl Watch {
                 }
                 count += usize::from(self.thaw(handle, cause));
             }
-            self.wait(|| of_stage().any(|handle| self.mark(handle) == Mark::Thawing));
+            self.wait(|| of_stage().any(|handle| lives(&handle.child)));
         }
-        self.wait(|| self.handles.iter().any(|handle| self.mark(handle).is_in_call()));
+        self.wait(|| {
+            self.handles
+                .iter()
+                .any(|handle| self.mark(handle).is_in_call() || lives(&handle.child))
+        });
         count
     }
 
