@@ -16,6 +16,19 @@ fn sorted(mut numbers: Vec<Fs>) -> Vec<Fs> {
 }
 
 #[test]
+fn what_the_device_mapper_suspends_within_the_hold_was_held_to_the_end() {
+    let double = Double::new(&[&[1], &[2]]);
+    let mut engine = double.engine();
+    engine.freeze().unwrap();
+    double.suspend(2);
+    let report = engine.thaw().unwrap();
+    assert!(report.is_clean(), "{:?}", report.failures);
+    let suspended: Vec<_> = report.file_systems.iter().map(|fs| fs.suspended).collect();
+    assert_eq!(suspended, [false, true]);
+    assert_eq!(double.frozen(), [0; 0]);
+}
+
+#[test]
 fn stages_are_frozen_in_their_order_and_thawed_in_exact_reverse() {
     let double = Double::new(&[&[1], &[2], &[3]]);
     let mut engine = double.engine();

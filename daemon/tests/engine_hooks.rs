@@ -249,4 +249,8 @@ impl Backend for Appearing {
     fn thaw(&self, held: &double::Held) -> io::Result<()> {
         self.0.thaw(held)
     }
+
+    fn is_suspended(&self, held: &double::Held) -> bool {
+        self.0.is_suspended(held)
+    }
 }

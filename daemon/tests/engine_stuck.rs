@@ -136,6 +136,46 @@ fn an_abort_while_freezing_thaws_what_is_frozen_and_what_freezes_later() {
 }
 
 #[test]
+fn a_thaw_that_is_slow_and_works_is_a_success_and_keeps_no_other() {
+    let double = Double::new(&[&[1], &[2], &[3]]);
+    let slow = Duration::from_secs(7);
+    double.fault(Op::Thaw, 2, Fault::Slow(slow));
+    let mut engine = double.engine();
+    engine.freeze().unwrap();
+    let began = Instant::now();
+    let thaw = thread::spawn(move || (engine.thaw(), engine));
+    double.wait_for(Entry::Done(Op::Thaw, 1, 0));
+    assert!(
+        began.elapsed() < slow,
+        "the first stage waited for the second"
+    );
+    let (report, _engine) = thaw.join().unwrap();
+    let report = report.unwrap();
+    assert!(report.is_clean(), "{:?}", report.failures);
+    assert_eq!(double.frozen(), [0; 0]);
+}
+
+#[test]
+fn six_stages_that_do_not_thaw_are_given_up_before_the_driver_answers_by_itself() {
+    let double = Double::new(&[&[1], &[2], &[3], &[4], &[5], &[6], &[7]]);
+    for fs in 2..=7 {
+        double.fault(Op::Thaw, fs, Fault::Stuck);
+    }
+    let mut engine = double.engine();
+    engine.freeze().unwrap();
+    let began = Instant::now();
+    let report = engine.thaw().unwrap();
+    let took = began.elapsed();
+    // drivers/hv/hv_snapshot.c, VSS_FREEZE_TIMEOUT and its kin: 30 s for THAW.
+    assert!(took < Duration::from_secs(28), "{took:?}");
+    assert!(!report.is_clean());
+    assert_eq!(double.done(Op::Thaw), [1], "the one that works is thawed");
+    for fs in 2..=7 {
+        double.release(Op::Thaw, fs);
+    }
+}
+
+#[test]
 fn a_thaw_that_does_not_return_does_not_keep_the_others() {
     let double = Double::new(&[&[1], &[2], &[3]]);
     double.fault(Op::Thaw, 3, Fault::Stuck);

@@ -34,6 +34,7 @@ fn file_system(mount_point: &str, stall: u64) -> FileSystemReport {
         flush: span(1, 2),
         freeze: span(3, 4),
         thaw: span(5_007, 1),
+        suspended: false,
         stall: Some(MS(stall)),
     }
 }

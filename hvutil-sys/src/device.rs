@@ -176,6 +176,14 @@ impl Channel {
         }
     }
 
+    /// Whether something is there to read, or the channel is torn down. Messages have no numbers (`vss_on_msg` in drivers/hv/hv_snapshot.c): with a
+    /// request unread, a reply to the one before would be taken for that one's.
+    #[must_use]
+    pub fn has_unread(&self) -> bool {
+        self.wait_readable(PollTimeout::ZERO)
+            .is_ok_and(|ready| !ready.is_empty())
+    }
+
     /// Answers the open request.
     ///
     /// # Errors
@@ -272,7 +280,9 @@ mod tests {
             channel.receive().unwrap(),
             Received::Request(Request::new(Operation::FREEZE))
         );
+        assert!(channel.has_unread());
         assert_eq!(channel.receive().unwrap(), Received::Malformed(40));
+        assert!(!channel.has_unread());
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! The agent's end of the channel to the driver: opened, registered, read, answered.
 
+use std::io;
 use std::time::Duration;
 
 use hvutil_sys::device::{Channel, Received};
@@ -30,10 +31,10 @@ impl Agent {
         let Some(channel) = &self.channel else {
             return;
         };
-        match channel.get_ref().reply(status) {
+        match answer(channel.get_ref(), status) {
             Ok(()) => tracing::info!("answered {operation}: {status}"),
             Err(error) => {
-                tracing::warn!("the answer to {operation} was not taken: {error}");
+                tracing::warn!("{operation} is not answered: {}", with_causes(&error));
                 self.pending.push_back(Event::ReplyFailed);
             }
         }
@@ -62,6 +63,23 @@ impl Agent {
     }
 }
 
+/// Why a request has no answer of ours: the host has been told failure by the driver.
+#[derive(Debug, thiserror::Error)]
+enum Unanswered {
+    #[error("the driver rejected the reply")]
+    Rejected(#[source] io::Error),
+    #[error("the driver has given it up, and waits with its next request")]
+    Stale,
+}
+
+/// The driver has no numbers: what is unread is its next request, which a reply would answer.
+fn answer(channel: &Channel, status: Status) -> Result<(), Unanswered> {
+    if channel.has_unread() {
+        return Err(Unanswered::Stale);
+    }
+    channel.reply(status).map_err(Unanswered::Rejected)
+}
+
 pub(super) async fn next_message(channel: Option<&AsyncFd<Channel>>) -> Event {
     let Some(channel) = channel else {
         return std::future::pending().await;
@@ -80,5 +98,39 @@ pub(super) async fn next_message(channel: Option<&AsyncFd<Channel>>) -> Event {
                 return Event::ChannelLost;
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::net::UnixDatagram;
+
+    use hvutil_sys::vss::{MESSAGE_SIZE, Request};
+    use zerocopy::IntoBytes;
+
+    use super::*;
+
+    #[test]
+    fn a_request_that_came_after_the_open_one_is_not_answered_by_its_reply() {
+        let (agent, driver) = UnixDatagram::pair().unwrap();
+        driver.set_nonblocking(true).unwrap();
+        let channel = Channel::from_fd(agent.into());
+        driver
+            .send(Request::new(Operation::THAW).as_bytes())
+            .unwrap();
+        assert!(matches!(channel.receive().unwrap(), Received::Request(_)));
+        // The driver's time is up, and the host asks for something else.
+        driver
+            .send(Request::new(Operation::FREEZE).as_bytes())
+            .unwrap();
+        assert!(matches!(
+            answer(&channel, Status::Ok),
+            Err(Unanswered::Stale)
+        ));
+        let mut reply = [0; MESSAGE_SIZE];
+        assert!(driver.recv(&mut reply).is_err(), "nothing was said");
+        assert!(matches!(channel.receive().unwrap(), Received::Request(_)));
+        answer(&channel, Status::Ok).unwrap();
+        assert_eq!(driver.recv(&mut reply).unwrap(), MESSAGE_SIZE);
     }
 }

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, mpsc};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use hvutil_sys::memory;
 use tokio::sync::mpsc::UnboundedSender;
@@ -20,6 +20,10 @@ use crate::telemetry::service;
 
 /// How often systemd is told that the end takes longer.
 const STOP_STEP: Duration = Duration::from_secs(5);
+
+/// How long a process that is asked to end waits for a freeze that has not returned. After that it is left to the guardian, or to
+/// the next start.
+const STOP_TIMEOUT: Duration = Duration::from_secs(300);
 
 /// The engine and what it works for.
 pub(super) struct Desk<B: Backend> {
@@ -130,7 +134,10 @@ impl<B: Backend> Desk<B> {
         };
         self.number = order.number;
         match self.engine.freeze_for(&Checkpoint { asked_by, only }) {
-            Ok(()) => self.tell(Event::Frozen),
+            Ok(()) => {
+                let kept = self.engine.take_kept();
+                self.send(News::Frozen(kept));
+            }
             Err(error) => {
                 self.tell(Event::FreezeFailed);
                 self.engine.after_answer();
@@ -226,7 +233,8 @@ impl<B: Backend> Desk<B> {
         thawed
     }
 
-    /// systemd would otherwise end the process while hooks still let applications go on.
+    /// systemd would otherwise end the process while hooks still let applications go on, or while a freeze waits for a writer: those who
+    /// would thaw it the moment it returns would then be ended, too.
     fn end(mut self) {
         let report = self.engine.thaw();
         self.engine.after_answer();
@@ -234,6 +242,17 @@ impl<B: Backend> Desk<B> {
         self.thaw_applications(Outcome::Failure);
         while !self.finish(Until::Elapsed(STOP_STEP)) {
             service::needs_time(STOP_STEP * 3);
+        }
+        let deadline = Instant::now() + STOP_TIMEOUT;
+        let mut told = false;
+        while !self.engine.settle_within(STOP_STEP) && Instant::now() < deadline {
+            service::needs_time(STOP_STEP * 3);
+            if !std::mem::replace(&mut told, true) {
+                tracing::warn!(
+                    "asked to end, but a freeze or thaw has not returned: waiting for it, {} s at most",
+                    STOP_TIMEOUT.as_secs()
+                );
+            }
         }
     }
 }
@@ -262,6 +281,16 @@ fn log(report: &Report) {
     for file_system in report.foreign() {
         let name = file_system.name();
         tracing::warn!("{name} was frozen by someone else, and is left to them");
+    }
+    for file_system in report
+        .file_systems
+        .iter()
+        .filter(|file_system| file_system.suspended)
+    {
+        tracing::warn!(
+            "{} was held to the end, and its device is still suspended by the device mapper (a snapshot?): writes wait until that resumes it",
+            file_system.name()
+        );
     }
     for failure in &report.failures {
         tracing::error!("{failure}");

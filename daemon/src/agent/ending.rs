@@ -1,4 +1,4 @@
-//! The session's part for what ends: the channel to the driver, the process, and the work at hand with them.
+//! The session's part for what ends: the channel to the driver, the process, a hold before its time, and the work at hand with them.
 
 use std::time::Instant;
 
@@ -87,6 +87,26 @@ impl Session {
             | State::ManualThawing { .. } => actions.extend(self.end_manual(Next::Closed)),
         }
         actions
+    }
+
+    /// Success was to be told, and was not: what is left of the hold ends.
+    pub(super) fn hold_broken(&mut self) -> Vec<Action> {
+        let note = Action::Note(Note::HoldBroken);
+        match self.state {
+            State::Held { .. } => {
+                self.state = State::Thawing {
+                    answer: Answer::None,
+                    next: Next::Ready,
+                };
+                vec![note, Action::StartThaw]
+            }
+            State::ManualHeld { .. } => {
+                let mut actions = vec![note];
+                actions.extend(self.end_manual(Next::Ready));
+                actions
+            }
+            _ => vec![],
+        }
     }
 
     pub(super) fn go(&mut self, next: Next, now: Instant) -> Vec<Action> {

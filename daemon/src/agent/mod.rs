@@ -25,6 +25,7 @@ use std::pin::pin;
 use std::time::{Duration, Instant};
 
 use hvutil_sys::device::Channel;
+use hvutil_sys::vss::{Operation, Status};
 use tokio::io::unix::AsyncFd;
 use tokio::sync::mpsc;
 
@@ -38,7 +39,7 @@ pub use self::start::{Outlets, StartError};
 use self::work::{News, Order};
 pub use self::work::{Reload, Reloaded};
 use self::worker::Worker;
-use crate::quiesce::AskedBy;
+use crate::quiesce::{AskedBy, Kept};
 use crate::telemetry::{Gate, service};
 
 /// How often a log that takes no records is tried again.
@@ -68,6 +69,8 @@ pub struct Agent {
     channel_since: Moment,
     /// The version of the driver's module, as of the last registration.
     driver_version: Option<String>,
+    /// Tells whether the hold that has just begun is kept, until that was told.
+    kept: Option<Kept>,
     /// Since when everything is frozen.
     held_since: Option<Instant>,
 }
@@ -86,6 +89,10 @@ impl Agent {
                 biased;
                 news = self.worker.news() => match news {
                     Some(News::Event(event)) => event,
+                    Some(News::Frozen(kept)) => {
+                        self.kept = kept;
+                        Event::Frozen
+                    }
                     Some(News::Reloaded(Reloaded { limits, textfile })) => {
                         self.records.use_textfile(textfile);
                         self.write_textfile();
@@ -149,6 +156,10 @@ impl Agent {
         }
     }
 
+    fn is_still_held(&mut self) -> bool {
+        self.kept.take().is_none_or(|kept| kept.is_kept())
+    }
+
     fn perform(&mut self, action: Action) {
         match action {
             Action::StartCheck => self.worker.check(),
@@ -173,10 +184,21 @@ impl Agent {
                 });
             }
             Action::RefuseManual(busy) => self.clients.refuse(busy),
-            Action::ManualHeld(hold) => self.clients.held(hold),
+            Action::ManualHeld(hold) => {
+                if self.is_still_held() {
+                    self.clients.held(hold);
+                } else {
+                    self.pending.push_back(Event::HoldBroken);
+                }
+            }
             Action::AbortFreeze => self.worker.abort(),
             Action::StartThaw => self.worker.thaw(self.session.state().is_asked_to_thaw()),
             Action::StartReload => self.worker.reload(),
+            // The last question before success is told is whether it is still true.
+            Action::Reply(Operation::FREEZE, Status::Ok) if !self.is_still_held() => {
+                self.reply(Operation::FREEZE, Status::Fail);
+                self.pending.push_back(Event::HoldBroken);
+            }
             Action::Reply(operation, status) => self.reply(operation, status),
             Action::CloseChannel => {
                 if self.channel.take().is_some() {

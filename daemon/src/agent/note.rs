@@ -24,6 +24,8 @@ pub enum Note {
     HoldLimit(Duration),
     /// FREEZE took longer than it may.
     FreezeLimit(Duration),
+    /// Thawed by the guardian before success could be told.
+    HoldBroken,
     /// The driver took no reply.
     ReplyRefused,
     /// The driver closed the channel.
@@ -45,6 +47,7 @@ impl Note {
             | Self::OutOfStep(_)
             | Self::HoldLimit(_)
             | Self::FreezeLimit(_)
+            | Self::HoldBroken
             | Self::ReplyRefused
             | Self::ChannelLost
             | Self::ThawnByOperator
@@ -86,6 +89,10 @@ impl fmt::Display for Note {
                 limit.as_secs()
             ),
             Self::FreezeLimit(limit) => write!(f, "FREEZE was not done within {} s: given up", limit.as_secs()),
+            Self::HoldBroken => f.write_str(
+                "the guardian thawed, or was about to, before the host could be told that all is frozen: this process must have been stopped \
+                 for a while; failure was told instead",
+            ),
             Self::ReplyRefused => f.write_str(
                 "the driver took no reply, because it had given up waiting: whatever is frozen is thawed, and the channel opened anew",
             ),

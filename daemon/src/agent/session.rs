@@ -64,6 +64,7 @@ impl Session {
             Event::Checked { possible } => self.checked(possible, now),
             Event::Frozen => self.frozen(now),
             Event::FreezeFailed => self.freeze_failed(now),
+            Event::HoldBroken => self.hold_broken(),
             Event::Thawed { clean } => self.thawed(clean, now),
             Event::Reload => self.wish_reload(),
             Event::Retire => self.wish_retirement(),

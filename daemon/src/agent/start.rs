@@ -92,6 +92,7 @@ impl Agent {
             records: Records::new(),
             channel_since: Moment::now(),
             driver_version: None,
+            kept: None,
             held_since: None,
         };
         agent.open()?;

@@ -166,6 +166,8 @@ pub enum Event {
     Frozen,
     /// The engine could not freeze all, and has thawed what it had frozen.
     FreezeFailed,
+    /// The last look before success was told has found that not everything is frozen any more: failure was told instead.
+    HoldBroken,
     /// The engine has thawed all it had frozen.
     Thawed {
         /// Every file system was still frozen by us and is thawed now.

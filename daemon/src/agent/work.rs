@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use super::session::{Event, Limits};
-use crate::quiesce::{AskedBy, Engine, Report};
+use crate::quiesce::{AskedBy, Engine, Kept, Report};
 use crate::status::Cause;
 
 /// What it is told to do.
@@ -49,6 +49,8 @@ pub(super) enum News {
     Reloaded(Reloaded),
     /// For the session, at once.
     Event(Event),
+    /// Everything is frozen, and this tells whether it still is.
+    Frozen(Option<Kept>),
     /// Nothing is frozen any more; hooks may follow.
     Thawed(Box<Report>),
     /// All is done that follows.

@@ -94,4 +94,8 @@ pub trait Backend: std::fmt::Debug + Send + Sync + 'static {
     /// # Errors
     /// What the kernel says.
     fn thaw(&self, handle: &Self::Handle) -> io::Result<()>;
+
+    /// Whether someone else keeps its device frozen, beside whatever we did: a suspended device-mapper device. Since Linux 6.8 the two
+    /// nest, and `FITHAW`, which lets go of ours, says `EINVAL` as long as the other lasts. Opens nothing.
+    fn is_suspended(&self, handle: &Self::Handle) -> bool;
 }

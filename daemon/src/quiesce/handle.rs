@@ -6,6 +6,7 @@
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use hvutil_sys::{freeze, mount};
@@ -27,6 +28,8 @@ pub struct Handle {
     mount_id: Option<u64>,
     /// The device of an ext4.
     metadata: Option<PathBuf>,
+    /// Whether its device-mapper device is suspended, as sysfs tells; open from the start.
+    suspended: Option<File>,
 }
 
 /// No way leads to a file system.
@@ -57,6 +60,7 @@ impl Handle {
                         dev: target.dev,
                         mount_id: Some(*id),
                         metadata: metadata(target),
+                        suspended: suspended(target),
                     });
                 }
                 Err(error) => by_mount = Some(error),
@@ -69,6 +73,7 @@ impl Handle {
                 dev: target.dev,
                 mount_id: None,
                 metadata: metadata(target),
+                suspended: suspended(target),
             }),
             Err(by_device) => Err(HandleError {
                 target: target.to_string(),
@@ -94,6 +99,14 @@ impl Handle {
         }
     }
 
+    /// Whether the device mapper has its device suspended now.
+    #[must_use]
+    pub fn is_suspended(&self) -> bool {
+        let mut state = [0];
+        let file = self.suspended.as_ref();
+        file.is_some_and(|file| matches!(file.read_at(&mut state, 0), Ok(1)) && state == *b"1")
+    }
+
     /// The superblock it was opened for.
     #[must_use]
     pub fn dev(&self) -> DeviceNumber {
@@ -105,6 +118,21 @@ impl Handle {
     pub fn mount_id(&self) -> Option<u64> {
         self.mount_id
     }
+}
+
+/// Where a device-mapper device tells whether it is suspended (Documentation/ABI/testing/sysfs-block-dm).
+fn suspended(target: &Target) -> Option<File> {
+    let dev = if target.dev.is_anonymous() {
+        // A btrfs has a number of its own, and one of its devices for a source.
+        let source = target
+            .source
+            .starts_with("/dev")
+            .then_some(&target.source)?;
+        DeviceNumber::from_raw(stat(source).ok()?.st_rdev)
+    } else {
+        target.dev
+    };
+    File::open(format!("/sys/dev/block/{dev}/dm/suspended")).ok()
 }
 
 /// The device whose page cache holds an ext4's metadata.

@@ -56,6 +56,8 @@ pub(super) struct Hold<B: Backend> {
     pub(super) flushed_only: Vec<Arc<Slot<B>>>,
     /// Those that someone else had frozen.
     pub(super) foreign: Vec<Arc<Slot<B>>>,
+    /// Those that the device mapper keeps frozen, beside us.
+    pub(super) suspended: Vec<Arc<Slot<B>>>,
     pub(super) report: Report,
     pub(super) frozen_at: Instant,
     /// Every thaw has been tried.
@@ -235,7 +237,11 @@ impl<B: Backend> Hold<B> {
                     failures.push(ThawError::Guardian(name))
                 }
                 Some(error) if error.raw_os_error() == Some(libc::EINVAL) => {
-                    failures.push(ThawError::Foreign(name));
+                    if self.backend.is_suspended(slot.handle()) {
+                        self.suspended.push(Arc::clone(slot));
+                    } else {
+                        failures.push(ThawError::Foreign(name));
+                    }
                 }
                 Some(error) => failures.push(ThawError::Thaw(name, error)),
             }
@@ -296,6 +302,7 @@ impl<B: Backend> Hold<B> {
             flush: report.call(calls.flush),
             freeze: report.call(calls.freeze),
             thaw: report.call(calls.thaw),
+            suspended: is_in(slot, &self.suspended),
             stall: None,
         };
         line.stall = report.stall(&line);
@@ -356,6 +363,31 @@ impl<B: Backend> Drop for Hold<B> {
                 .any(|slot| slot.is_frozen() || slot.running() == Some(Operation::Freeze))
         {
             self.thaw();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::quiesce::ledger::Place;
+    use crate::quiesce::target::Target;
+
+    #[test]
+    fn a_hold_is_kept_as_long_as_every_mark_says_so_and_the_guardians_limit_has_not_passed() {
+        let targets = [Target::default(), Target::default()];
+        let ledger = Arc::new(Ledger::create(&Place::Memory, targets.iter()).unwrap());
+        let kept = |limit| Kept {
+            marks: vec![(Arc::clone(&ledger), 0), (Arc::clone(&ledger), 1)],
+            until: Instant::now() + limit,
+        };
+        ledger.set(0, Mark::Frozen);
+        ledger.set(1, Mark::Frozen);
+        assert!(kept(Duration::from_secs(60)).is_kept());
+        assert!(!kept(Duration::ZERO).is_kept());
+        for mark in [Mark::Thawing, Mark::Thawed, Mark::GivenUp, Mark::Failed] {
+            ledger.set(1, mark);
+            assert!(!kept(Duration::from_secs(60)).is_kept(), "{mark:?}");
         }
     }
 }

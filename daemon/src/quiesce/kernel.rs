@@ -284,4 +284,8 @@ impl Backend for Kernel {
     fn thaw(&self, handle: &Handle) -> io::Result<()> {
         freeze::thaw(handle)
     }
+
+    fn is_suspended(&self, handle: &Handle) -> bool {
+        handle.is_suspended()
+    }
 }

@@ -71,6 +71,8 @@ struct World {
     /// Frozen by somebody else.
     foreign: BTreeSet<Fs>,
     wronged: bool,
+    /// Kept frozen by the device mapper, beside us.
+    suspended: BTreeSet<Fs>,
     /// Since when its disks write much, with writers nearly as fast.
     writing_since: Option<Instant>,
     /// How often it was told that what it holds open may go.
@@ -136,6 +138,11 @@ impl Double {
     /// Somebody else freezes it.
     pub(crate) fn freeze_by_someone_else(&self, fs: Fs) {
         self.lock().foreign.insert(fs);
+    }
+
+    /// The device mapper suspends its device, within our hold.
+    pub(crate) fn suspend(&self, fs: Fs) {
+        self.lock().suspended.insert(fs);
     }
 
     /// Somebody else thaws it, whoever froze it.
@@ -260,6 +267,11 @@ impl World {
             Op::Open | Op::Sync | Op::Close => 0,
             Op::Freeze if self.foreign.contains(&fs) || !self.frozen.insert(fs) => libc::EBUSY,
             Op::Freeze => 0,
+            // Since Linux 6.8: ours is let go of, and the other one lasts.
+            Op::Thaw if self.suspended.contains(&fs) => {
+                self.frozen.remove(&fs);
+                libc::EINVAL
+            }
             Op::Thaw if self.foreign.remove(&fs) => {
                 self.wronged = true;
                 0
@@ -322,6 +334,10 @@ impl Backend for Double {
 
     fn thaw(&self, held: &Held) -> io::Result<()> {
         self.call(Op::Thaw, held.0)
+    }
+
+    fn is_suspended(&self, held: &Held) -> bool {
+        self.lock().suspended.contains(&held.0)
     }
 }
 

@@ -298,4 +298,8 @@ impl Backend for ScratchKernel {
     fn thaw(&self, handle: &Handle) -> io::Result<()> {
         freeze::thaw(handle.as_fd())
     }
+
+    fn is_suspended(&self, handle: &Handle) -> bool {
+        handle.is_suspended()
+    }
 }

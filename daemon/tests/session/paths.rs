@@ -92,6 +92,31 @@ fn a_thaw_that_comes_while_the_hold_limit_thaws_is_answered_failure() {
 }
 
 #[test]
+fn a_hold_that_broke_before_success_could_be_told_is_thawed_and_the_next_freeze_works() {
+    let (mut session, now) = held();
+    let actions = session.handle(Event::HoldBroken, now);
+    let note = Action::Note(Note::HoldBroken);
+    assert_eq!(actions, [note, Action::StartThaw]);
+    assert_eq!(session.handle(Event::Thawed { clean: false }, now), []);
+    let actions = session.handle(request(Operation::FREEZE), now);
+    assert_eq!(actions, [Action::StartFreeze]);
+    // By hand as well.
+    let (mut session, now) = ready();
+    let hold = Duration::from_secs(1);
+    let _ = session.handle(Event::ManualFreeze { hold }, now);
+    let _ = session.handle(Event::Frozen, now);
+    let actions = session.handle(Event::HoldBroken, now);
+    assert_eq!(actions, [note, Action::StartThaw]);
+    let _ = session.handle(Event::Thawed { clean: false }, now);
+    assert_eq!(session.state(), State::Ready);
+    assert_eq!(
+        session.handle(Event::HoldBroken, now),
+        [],
+        "nothing is held"
+    );
+}
+
+#[test]
 fn a_hold_broken_by_someone_else_is_answered_failure() {
     let (mut session, now) = held();
     let _ = session.handle(request(Operation::THAW), now);

@@ -30,6 +30,7 @@ fn file_system(number: u32, place: &str, calls: [Option<Span>; 3]) -> FileSystem
         flush,
         freeze,
         thaw,
+        suspended: false,
         stall: freeze.map(|freeze| freeze.duration + Duration::from_micros(800)),
     }
 }

@@ -156,6 +156,7 @@ impl<B: Backend> Engine<B> {
             stages: prepared.stages,
             flushed_only: prepared.flushed_only,
             foreign: Vec::new(),
+            suspended: Vec::new(),
             report: report.clone(),
             frozen_at: Instant::now(),
             thawed: false,

@@ -1,6 +1,6 @@
 //! What earlier checkpoints left behind: calls that have not returned, file systems that could not be thawed, a dead agent's record.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::{Engine, MOST_THREADS};
 use crate::quiesce::backend::Backend;
@@ -45,6 +45,15 @@ impl<B: Backend> Engine<B> {
             }
             ledger.remove();
         }
+    }
+
+    /// Whether everything of earlier checkpoints has returned and is thawed, after waiting for it for `limit` at most.
+    pub fn settle_within(&mut self, limit: Duration) -> bool {
+        self.thaw_again();
+        let idle = || self.stuck.iter().all(|slot| slot.running().is_none());
+        let _ = self.signal.wait(Instant::now() + limit, false, idle);
+        self.forget_settled();
+        self.stuck.is_empty()
     }
 
     pub(super) fn refuse_if_stuck(&mut self) -> Result<(), FreezeError> {

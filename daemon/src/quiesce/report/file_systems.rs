@@ -29,6 +29,9 @@ pub struct FileSystemReport {
     pub freeze: Option<Span>,
     /// `FITHAW`.
     pub thaw: Option<Span>,
+    /// Its device was still suspended by the device mapper after the thaw: held by us to the end, and by it since; writes wait for `dmsetup resume`.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub suspended: bool,
     /// How long a write could have had to wait for freeze and thaw: from the call of `FIFREEZE` to the return of `FITHAW`, without the hold.
     /// What the flush costs writers is not seen from here.
     #[serde(rename = "stall_ms", with = "millis::option")]

@@ -21,6 +21,7 @@ fn file_system(number: u32, stall: Option<Duration>) -> FileSystemReport {
         flush: span(2, 1),
         freeze: span(u64::from(number) + 4, 3),
         thaw: span(5_010, 0),
+        suspended: false,
         stall,
     }
 }
