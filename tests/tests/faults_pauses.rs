@@ -143,3 +143,28 @@ scenario! {
         Ok::<_, Failure>(format!("thawed by the guardian after {:.1} s, the host told failure, agent alive, the next checkpoint works", took.as_secs_f64()))
     }
 }
+
+scenario! {
+    /// The driver has no numbers: after its own time limit the next request may be answered by the reply to the last one.
+    row: "20", "SIGSTOP while thawing until the driver has given THAW up (30 s); FREEZE is asked; SIGCONT",
+    hv_vssd_alone,
+    fn a_late_reply_to_thaw_is_not_taken_for_the_next_freezes(bed) {
+        let mut guest = bed.boot(&TWO.map(Disk::new))?;
+        let points = mount_all(&guest, &TWO)?;
+        plug_in(&mut guest)?;
+        start_with(&mut guest, "thaw", "stop")?;
+        succeeds(&mut guest, Operation::FREEZE)?;
+        let thaw = begin(&mut guest, Operation::THAW)?;
+        let status = answer(&mut guest, thaw, Duration::from_secs(40))?;
+        promise!(status == E_FAIL, "THAW was answered {status:#x}");
+        let freeze = begin(&mut guest, Operation::FREEZE)?;
+        strike(bed, &guest, Signal::SIGCONT)?;
+        let status = answer(&mut guest, freeze, SOON * 2)?;
+        promise!(status == E_FAIL, "FREEZE was answered {status:#x} by the thaw of the checkpoint before");
+        writable_within(&guest, &points, Instant::now(), SOON)?;
+        bed.agent.wait_registered(&mut guest)?;
+        checkpoint(&mut guest)?;
+        promise!(bed.agent.state(&guest)?.running, "the agent has ended");
+        Ok("FREEZE is answered with failure, nothing is frozen, the next checkpoint works".into())
+    }
+}

@@ -20,7 +20,7 @@ use crate::filesystems::text::printable;
 use crate::filesystems::{DeviceNumber, Plan, Policy, ScanError, scan};
 
 /// The guardian of a dead agent thaws within this time, unless a device is stuck.
-const GUARDIAN_TIMEOUT: Duration = Duration::from_secs(3);
+const GUARDIAN_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// How often it is looked whether it has.
 const POLL_INTERVAL: Duration = Duration::from_millis(20);
