@@ -49,10 +49,7 @@ fn confine_with(kept: &[Capability], children: bool) {
     if setrlimit(Resource::RLIMIT_MEMLOCK, RLIM_INFINITY, RLIM_INFINITY).is_err() {
         kept.insert(Capability::CAP_IPC_LOCK);
     }
-    // Several descriptors for each file system: the usual soft limit would bound their number.
-    if let Ok((_, most)) = getrlimit(Resource::RLIMIT_NOFILE) {
-        let _ = setrlimit(Resource::RLIMIT_NOFILE, most, most);
-    }
+    raise_open_files();
     // The command line and the configuration have been read: what that took is given back before it is locked.
     memory::trim_heap();
     if let Err(error) = memory::lock_all() {
@@ -65,6 +62,13 @@ fn confine_with(kept: &[Capability], children: bool) {
         tracing::debug!("the kernel does not mark this process as an I/O flusher: {error}");
     }
     drop_capabilities(kept, children);
+}
+
+/// Several descriptors for each file system: the usual soft limit would bound their number.
+pub fn raise_open_files() {
+    if let Ok((_, most)) = getrlimit(Resource::RLIMIT_NOFILE) {
+        let _ = setrlimit(Resource::RLIMIT_NOFILE, most, most);
+    }
 }
 
 /// Whether the process may do what the agent does.

@@ -65,14 +65,32 @@ impl Single {
                     .map_err(failed)?;
                 Ok(Self(lock))
             }
-            Err((mut file, Errno::EWOULDBLOCK)) => {
-                let mut pid = String::new();
-                let _ = file.read_to_string(&mut pid);
-                Err(SingleError::Running { pid })
-            }
+            Err((file, Errno::EWOULDBLOCK)) => Err(running(file)),
             Err((_, errno)) => Err(failed(errno.into())),
         }
     }
+
+    /// Takes the lock of a file that is there already, and changes nothing: also where nothing can be written any more.
+    /// `None` without one, or where it cannot be used: whoever runs as the agent has made it and has locked it.
+    ///
+    /// # Errors
+    /// [`SingleError::Running`].
+    pub fn acquire_existing(path: &Path) -> Result<Option<Self>, SingleError> {
+        let Ok(file) = File::open(path) else {
+            return Ok(None);
+        };
+        match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+            Ok(lock) => Ok(Some(Self(lock))),
+            Err((file, Errno::EWOULDBLOCK)) => Err(running(file)),
+            Err(_) => Ok(None),
+        }
+    }
+}
+
+fn running(mut file: File) -> SingleError {
+    let mut pid = String::new();
+    let _ = file.read_to_string(&mut pid);
+    SingleError::Running { pid }
 }
 
 #[cfg(test)]
@@ -91,5 +109,21 @@ mod tests {
         );
         drop(first);
         Single::acquire(&path).unwrap();
+    }
+
+    #[test]
+    fn a_lock_is_taken_as_it_is_and_none_is_made() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("lock");
+        assert!(Single::acquire_existing(&path).unwrap().is_none());
+        assert!(!path.exists());
+        let agent = Single::acquire(&path).unwrap();
+        assert!(matches!(
+            Single::acquire_existing(&path),
+            Err(SingleError::Running { pid }) if pid == std::process::id().to_string()
+        ));
+        drop(agent);
+        let _taken = Single::acquire_existing(&path).unwrap().unwrap();
+        assert!(Single::acquire(&path).is_err());
     }
 }

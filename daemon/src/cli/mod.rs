@@ -9,6 +9,7 @@ mod guardian;
 mod hook_exec;
 mod plan;
 mod print;
+mod recover;
 mod run;
 mod status;
 mod terminal;

@@ -1,24 +1,20 @@
 //! `hv-vssd run`: the service.
 
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use hvutil_sys::device::{Channel, DEFAULT_PATH};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 
-use super::{CommandResult, ConfigArguments, engine};
-use crate::agent::single::{self, Single};
+use super::{CommandResult, ConfigArguments, engine, recover};
 use crate::agent::{Agent, Outlets, Reload, Reloaded, session};
 use crate::config::{Config, Strictness};
 use crate::confine;
 use crate::control;
 use crate::quiesce::Kernel;
-use crate::quiesce::error::with_causes;
 use crate::quiesce::guardian::Guardian;
-use crate::quiesce::ledger;
-use crate::quiesce::recovery::{self, Outcome, Thaw};
 use crate::telemetry::{Gate, journal, log};
 
 /// Serve the host: this is what the systemd service runs
@@ -39,7 +35,6 @@ pub(super) struct Arguments {
 }
 
 pub(super) fn main(arguments: &Arguments) -> CommandResult {
-    let config = Config::load(arguments.config.config.as_deref())?;
     let gate = Gate::stderr();
     let level = if arguments.verbose {
         tracing::Level::DEBUG
@@ -47,10 +42,12 @@ pub(super) fn main(arguments: &Arguments) -> CommandResult {
         tracing::Level::INFO
     };
     log::init(level, log::stderr_is_journal(), gate.clone())?;
+    // Before anything that can fail.
+    let only = recover::lock_and_recover();
+    let config = Config::load(arguments.config.config.as_deref())?;
     confine::require_capabilities()?;
     engine::confine();
-    let _only = Single::acquire(Path::new(single::DEFAULT_PATH))?;
-    recover();
+    let _only = only?;
     let device = arguments.device.clone();
     // This thread lives as long as the agent: its end is what the guardian watches for.
     let guardian = Guardian::start(true)?;
@@ -126,28 +123,6 @@ fn heard(kinds: &[SignalKind]) -> io::Result<mpsc::Receiver<()>> {
         });
     }
     Ok(receiver)
-}
-
-/// Thaws what an agent and a guardian that both died have left frozen.
-fn recover() {
-    match recovery::by_ledger(Path::new(ledger::DEFAULT_PATH), true) {
-        Ok(outcomes) => {
-            for Outcome { name, result } in outcomes {
-                match result {
-                    Ok(Thaw::Thawed) => {
-                        tracing::warn!("{name} was left frozen by an earlier agent: thawed")
-                    }
-                    Ok(Thaw::NotFrozen) => {
-                        tracing::info!("{name} is on record as frozen, but is not")
-                    }
-                    Err(error) => tracing::error!(
-                        "{name} was left frozen by an earlier agent, and cannot be thawed: {error}"
-                    ),
-                }
-            }
-        }
-        Err(error) => tracing::error!("{}", with_causes(&error)),
-    }
 }
 
 /// The session's share of the limits.

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
 
+mod at_start;
 mod command;
 #[path = "../scratch/mod.rs"]
 mod scratch;

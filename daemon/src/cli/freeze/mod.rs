@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use self::interrupt::Interrupt;
 use super::terminal::Look;
-use super::{CommandResult, ConfigArguments, Special, print};
+use super::{CommandResult, ConfigArguments, Special, print, recover};
 use crate::agent::single::{self, Single, SingleError};
 use crate::config::Config;
 use crate::confine;
@@ -57,6 +57,10 @@ fn hold(text: &str) -> Result<Duration, String> {
 }
 
 pub(super) fn main(arguments: &Arguments) -> CommandResult {
+    let gate = Gate::stderr();
+    log::init(tracing::Level::WARN, false, gate.clone())?;
+    // What a dead agent left frozen is not for the configuration to keep so. The lock is not held yet: a path's look-up may wait for long.
+    drop(recover::lock_and_recover());
     let config = Config::load(arguments.config.config.as_deref())?;
     let most = Duration::from_secs(config.limits.hold);
     if arguments.hold > most {
@@ -68,8 +72,6 @@ pub(super) fn main(arguments: &Arguments) -> CommandResult {
         .into());
     }
     confine::require_capabilities()?;
-    let gate = Gate::stderr();
-    log::init(tracing::Level::WARN, false, gate.clone())?;
     let only = if arguments.paths.is_empty() {
         None
     } else {
