@@ -26,7 +26,7 @@ pub const GUARDIAN: [Capability; 1] = [Capability::CAP_SYS_ADMIN];
 const REQUIRED: [Capability; 2] = [Capability::CAP_SYS_ADMIN, Capability::CAP_DAC_READ_SEARCH];
 
 /// Locks the process in memory, and marks it as one that write-back depends on. The threads it starts inherit both.
-/// Then drops every capability but `kept`, for good: no program it could start would get them back.
+/// Then drops every capability but `kept`, for good: no program it could start would get them back. And a crash leaves no core.
 ///
 /// Called before any thread is started, since capabilities are a thread's own. A machine that does not allow all of
 /// it is noted and served all the same.
@@ -62,6 +62,16 @@ fn confine_with(kept: &[Capability], children: bool) {
         tracing::debug!("the kernel does not mark this process as an I/O flusher: {error}");
     }
     drop_capabilities(kept, children);
+    leave_no_core();
+}
+
+/// A process has not died until its core is written: a file on what is frozen waits for the thaw, a helper (systemd-coredump, apport) for whatever
+/// it needs, and neither is told to keep off by a limit of 0 (fs/coredump.c looks at that for files alone). Programs that it starts leave
+/// cores as ever: exec makes them dumpable again.
+fn leave_no_core() {
+    if let Err(error) = nix::sys::prctl::set_dumpable(false) {
+        tracing::warn!("a crash would wait for its core dump: {error}");
+    }
 }
 
 /// Several descriptors for each file system: the usual soft limit would bound their number.
