@@ -11,6 +11,7 @@ mod plan;
 mod print;
 mod recover;
 mod run;
+mod signals;
 mod status;
 mod terminal;
 mod thaw;

@@ -5,10 +5,11 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use hvutil_sys::device::{Channel, DEFAULT_PATH};
+use nix::sys::signal::Signal;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 
-use super::{CommandResult, ConfigArguments, engine, recover};
+use super::{CommandResult, ConfigArguments, engine, recover, signals};
 use crate::agent::{Agent, Outlets, Reload, Reloaded, session};
 use crate::config::{Config, Strictness};
 use crate::confine;
@@ -34,7 +35,14 @@ pub(super) struct Arguments {
     config: ConfigArguments,
 }
 
+/// Each ends it after a thaw.
+const ENDS: [Signal; 3] = [Signal::SIGTERM, Signal::SIGINT, Signal::SIGQUIT];
+const RELOAD: Signal = Signal::SIGHUP;
+const RETIRE: Signal = Signal::SIGUSR1;
+
 pub(super) fn main(arguments: &Arguments) -> CommandResult {
+    let [terminate, interrupt, quit] = ENDS;
+    signals::block_all_but(&[terminate, interrupt, quit, RELOAD, RETIRE]);
     let gate = Gate::stderr();
     let level = if arguments.verbose {
         tracing::Level::DEBUG
@@ -59,14 +67,9 @@ pub(super) fn main(arguments: &Arguments) -> CommandResult {
         .build()?
         .block_on(async {
             // Before the first registration, so that no signal can end the process in a hold.
-            let ends = [
-                SignalKind::terminate(),
-                SignalKind::interrupt(),
-                SignalKind::quit(),
-            ];
-            let mut ends = heard(&ends)?;
-            let reloads = heard(&[SignalKind::hangup()])?;
-            let retirements = heard(&[SignalKind::user_defined1()])?;
+            let mut ends = heard(&ENDS)?;
+            let reloads = heard(&[RELOAD])?;
+            let retirements = heard(&[RETIRE])?;
             let opener = Box::new(move || Channel::open(&device));
             let reload = (reloads, reload(arguments.config.config.clone()));
             let agent = Agent::start_reloadable(engine, session_limits(&config), opener, reload)?;
@@ -111,10 +114,10 @@ fn warn_of(config: &Config) {
 }
 
 /// One message for each of these signals; none of them ends the process by itself any more, or a hold.
-fn heard(kinds: &[SignalKind]) -> io::Result<mpsc::Receiver<()>> {
+fn heard(signals: &[Signal]) -> io::Result<mpsc::Receiver<()>> {
     let (sender, receiver) = mpsc::channel(1);
-    for kind in kinds {
-        let mut signal = signal(*kind)?;
+    for number in signals {
+        let mut signal = signal(SignalKind::from_raw(*number as i32))?;
         let sender = sender.clone();
         tokio::spawn(async move {
             while signal.recv().await.is_some() {

@@ -60,7 +60,10 @@ fn a_broken_configuration_does_not_keep_a_start_from_thawing() {
             let run = [PROGRAM, "run", "--config", config];
             let (status, last) = start_with_left_over(&disk, &ledger, &run);
             assert_eq!(status, Some(2), "{last}");
-            assert!(last.starts_with(&format!("hv-vssd: {config}, line ")), "{last}");
+            assert!(
+                last.starts_with(&format!("hv-vssd: {config}, line ")),
+                "{last}"
+            );
             assert!(!ledger.exists());
         }
         let missing = [PROGRAM, "run", "--config", "/nonexistent.toml"];
@@ -83,7 +86,10 @@ fn a_start_without_the_device_thaws() {
         let words = [&[PROGRAM][..], &NO_DEVICE].concat();
         let (status, last) = start_with_left_over(&disk, &ledger, &words);
         assert_eq!(status, Some(1));
-        assert!(last.starts_with("hv-vssd: /nonexistent/hv_vss does not exist"), "{last}");
+        assert!(
+            last.starts_with("hv-vssd: /nonexistent/hv_vss does not exist"),
+            "{last}"
+        );
     });
 }
 
@@ -115,7 +121,10 @@ fn a_start_that_cannot_lock_its_memory_thaws() {
         let words = [&without[..], &NO_DEVICE].concat();
         let (status, last) = start_with_left_over(&disk, &ledger, &words);
         assert_eq!(status, Some(1));
-        assert!(last.contains("/nonexistent/hv_vss does not exist"), "{last}");
+        assert!(
+            last.contains("/nonexistent/hv_vss does not exist"),
+            "{last}"
+        );
     });
 }
 
@@ -134,7 +143,10 @@ fn a_start_on_a_read_only_run_thaws() {
             writable();
             assert_eq!(status, Some(1));
             let last = told.lines().last().unwrap();
-            assert!(last.contains("the lock /run/hv-vssd/lock cannot be taken: "), "{told}");
+            assert!(
+                last.contains("the lock /run/hv-vssd/lock cannot be taken: "),
+                "{told}"
+            );
             assert!(!disk.is_frozen(), "{told}");
         };
         // Without a lock file no agent can be running; with one that nobody holds neither.
@@ -166,7 +178,11 @@ fn a_start_beside_a_running_agent_thaws_nothing() {
             assert_eq!((status, told.lines().count()), (Some(2), 1), "{told}");
             let (status, told) = output(&words);
             assert_eq!(status, Some(1));
-            let reason = if is_read_only { "the lock " } else { "hv-vssd runs already" };
+            let reason = if is_read_only {
+                "the lock "
+            } else {
+                "hv-vssd runs already"
+            };
             assert!(told.starts_with(&format!("hv-vssd: {reason}")), "{told}");
             assert!(disk.is_frozen(), "it is the agent's");
             assert!(ledger.exists());

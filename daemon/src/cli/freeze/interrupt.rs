@@ -10,7 +10,7 @@ use nix::sys::signal::{SigSet, Signal as Number};
 use crate::quiesce::Signal;
 
 /// A stop by Ctrl-Z would leave the hold to the guardian.
-const ENDS: [Number; 5] = [
+pub(super) const ENDS: [Number; 5] = [
     Number::SIGINT,
     Number::SIGTERM,
     Number::SIGHUP,

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use self::interrupt::Interrupt;
 use super::terminal::Look;
-use super::{CommandResult, ConfigArguments, Special, print, recover};
+use super::{CommandResult, ConfigArguments, Special, print, recover, signals};
 use crate::agent::single::{self, Single, SingleError};
 use crate::config::Config;
 use crate::confine;
@@ -57,6 +57,7 @@ fn hold(text: &str) -> Result<Duration, String> {
 }
 
 pub(super) fn main(arguments: &Arguments) -> CommandResult {
+    signals::block_all_but(&interrupt::ENDS);
     let gate = Gate::stderr();
     log::init(tracing::Level::WARN, false, gate.clone())?;
     // What a dead agent left frozen is not for the configuration to keep so. The lock is not held yet: a path's look-up may wait for long.
