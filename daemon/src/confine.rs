@@ -68,7 +68,7 @@ fn confine_with(kept: &[Capability], children: bool) {
 /// A process has not died until its core is written: a file on what is frozen waits for the thaw, a helper (systemd-coredump, apport) for whatever
 /// it needs, and neither is told to keep off by a limit of 0 (fs/coredump.c looks at that for files alone). Programs that it starts leave
 /// cores as ever: exec makes them dumpable again.
-fn leave_no_core() {
+pub fn leave_no_core() {
     if let Err(error) = nix::sys::prctl::set_dumpable(false) {
         tracing::warn!("a crash would wait for its core dump: {error}");
     }

@@ -175,6 +175,44 @@ fn the_unit_may_do_what_the_agent_asks_for() {
     }
 }
 
+#[test]
+fn the_unit_thaws_after_an_end_unless_it_was_a_good_one_and_nothing_is_on_record() {
+    let (_, unit) = shipped("systemd/hv-vssd.service");
+    let line = unit
+        .lines()
+        .find_map(|line| line.strip_prefix("ExecStopPost=/bin/sh -c '"))
+        .unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    let ledger = directory.path().join("ledger");
+    let script = line
+        .strip_suffix('\'')
+        .unwrap()
+        .replace("/run/hv-vssd/ledger", ledger.to_str().unwrap())
+        .replace("/usr/sbin/hv-vssd thaw", "echo thaws");
+    assert!(!script.contains("/run/hv-vssd"), "{script}");
+    let thaws = |result: &str| {
+        let mut sh = Command::new("sh");
+        let output = sh
+            .args(["-c", &script])
+            .env("SERVICE_RESULT", result)
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{output:?}");
+        output.stdout == b"thaws\n"
+    };
+    for (is_there, result, expected) in [
+        (false, "success", false),
+        (false, "signal", true),
+        (true, "success", true),
+        (true, "oom-kill", true),
+    ] {
+        if is_there {
+            fs::write(&ledger, "").unwrap();
+        }
+        assert_eq!(thaws(result), expected, "{is_there} {result}");
+    }
+}
+
 /// In packaging/hooks.
 const HOOKS: [&str; 4] = ["mariadb", "postgresql", "redis", "template"];
 

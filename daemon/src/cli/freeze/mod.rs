@@ -97,6 +97,8 @@ pub(super) fn main(arguments: &Arguments) -> CommandResult {
     let (report, interrupt) = if only_one.is_some() {
         here(&config, arguments.hold, only.clone(), gate, begin)?
     } else {
+        // The agent thaws when the connection ends, which lasts as long as this process.
+        confine::leave_no_core();
         let interrupt = Interrupt::watch(Arc::default())?;
         let report = asked::freeze(&arguments.paths, arguments.hold, &interrupt, begin)?;
         (report, interrupt)
