@@ -13,6 +13,15 @@ mod ioctl {
     nix::ioctl_write_ptr!(checkpoint, b'f', 43, u32);
 }
 
+/// The number of the ioctl by which [`freeze`] is done, as a system call's argument shows it.
+pub const FIFREEZE: u64 = nix::request_code_readwrite!(b'X', 119, size_of::<libc::c_int>()) as u64 & U32;
+
+/// That of [`thaw`].
+pub const FITHAW: u64 = nix::request_code_readwrite!(b'X', 120, size_of::<libc::c_int>()) as u64 & U32;
+
+/// It is an `int` to some C libraries.
+const U32: u64 = u32::MAX as u64;
+
 /// Freezes the file system `fd` lies on: waits for its writers, writes everything back, then keeps new writers asleep.
 ///
 /// Blocks as long as the device takes; a caller that must not wait uses a thread. `fd` may not be an `O_PATH` one.
@@ -81,14 +90,8 @@ mod tests {
 
     #[test]
     fn the_ioctl_numbers_are_the_kernels() {
-        assert_eq!(
-            nix::request_code_readwrite!(b'X', 119, size_of::<libc::c_int>()),
-            0xC004_5877
-        );
-        assert_eq!(
-            nix::request_code_readwrite!(b'X', 120, size_of::<libc::c_int>()),
-            0xC004_5878
-        );
+        assert_eq!(FIFREEZE, 0xC004_5877);
+        assert_eq!(FITHAW, 0xC004_5878);
     }
 
     #[test]

@@ -11,6 +11,7 @@
 //! | [`socket`] | passing descriptors (`SCM_RIGHTS`) |
 //! | [`child`] | a thaw in a process of its own (`fork`) |
 //! | [`hypervisor`] | the hypervisor's name (CPUID) |
+//! | [`ptrace`] | interrupting another process's system call (`kernel/ptrace.c`) |
 //! | [`memory`] | `mlockall`, `PR_SET_IO_FLUSHER` |
 //!
 //! This is the only crate of the project with `unsafe` code; every block says why it is sound.
@@ -27,6 +28,7 @@ pub mod hypervisor;
 pub mod loopdev;
 pub mod memory;
 pub mod mount;
+pub mod ptrace;
 pub mod shared;
 pub mod socket;
 pub mod vss;

@@ -135,6 +135,34 @@ pub fn device_number(fd: impl AsFd) -> io::Result<(u32, u32)> {
     Ok((status.stx_dev_major, status.stx_dev_minor))
 }
 
+/// What kind of file `path` leads to (`S_IFMT`, man 7 inode), and the device number as by [`device_number`]; from what the kernel has in memory, so that no
+/// server is asked (`AT_STATX_DONT_SYNC`).
+///
+/// # Errors
+/// What the kernel says to `statx`.
+pub fn kind_and_device(path: &Path) -> io::Result<(u32, (u32, u32))> {
+    let path = c_string(path.as_os_str())?;
+    // SAFETY: all of statx is integers, for which zero bytes are a value.
+    let mut status: libc::statx = unsafe { std::mem::zeroed() };
+    // SAFETY: the path is NUL-terminated and lives through the call, and `status` is ours to be written for it.
+    let result = unsafe {
+        libc::statx(
+            libc::AT_FDCWD,
+            path.as_ptr(),
+            libc::AT_STATX_DONT_SYNC | libc::AT_NO_AUTOMOUNT,
+            libc::STATX_TYPE,
+            &raw mut status,
+        )
+    };
+    match result {
+        0 => Ok((
+            u32::from(status.stx_mode) & libc::S_IFMT,
+            (status.stx_dev_major, status.stx_dev_minor),
+        )),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
 fn statx(fd: &impl AsFd, mask: libc::c_uint) -> io::Result<libc::statx> {
     // SAFETY: all of statx is integers, for which zero bytes are a value.
     let mut status: libc::statx = unsafe { std::mem::zeroed() };

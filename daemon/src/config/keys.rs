@@ -176,6 +176,23 @@ pub const KEYS: &[Key] = &[
          and what has become dirty meanwhile takes them less than 20 ms, or when writers dirty about as fast as the disks write. With 64 pages or fewer to write it is left out."
     ),
     key!(
+        "",
+        "interrupt_writers",
+        interrupt_writers,
+        Kind::Flag,
+        "Interrupt programs that sleep in a write to a file system while its freeze waits for them, such as `pv` on a silent pipe.",
+        "Their system call returns and begins again, with no signal that they see; then they wait for the thaw like all others. Without it such a freeze ends \
+         in failure after `limits.freeze`, and all writers of that file system wait until the program goes on. `hv-vssd check` names them ahead."
+    ),
+    key!(
+        "",
+        "exclude_processes",
+        exclude_processes,
+        Kind::Processes,
+        "Processes that are never interrupted, by name (`\"pv\"`, as `/proc/PID/comm` has it) or by the absolute path of their executable.",
+        "They are still named when a freeze waits for them. Of a name the first 15 characters count, which are all that the kernel keeps."
+    ),
+    key!(
         "limits",
         "flush",
         limits.flush,

@@ -34,6 +34,10 @@ pub struct Config {
     pub expedite: bool,
     /// Write data back before the first journal commit, so that writers do not wait for it.
     pub write_back: bool,
+    /// Programs that sleep in a write, and would hold up a freeze, are interrupted.
+    pub interrupt_writers: bool,
+    /// Processes that are never interrupted: by their names, or the paths of their executables.
+    pub exclude_processes: Vec<String>,
     /// What is run before the freeze and after the thaw.
     pub hooks: Hooks,
     /// What is left for a monitoring system to read.
@@ -141,6 +145,8 @@ impl Default for Config {
             foreign_freeze: ForeignFreeze::default(),
             expedite: true,
             write_back: true,
+            interrupt_writers: true,
+            exclude_processes: Vec::new(),
             hooks: Hooks::default(),
             metrics: Metrics::default(),
         }

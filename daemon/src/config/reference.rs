@@ -119,6 +119,7 @@ fn values(kind: &Kind) -> String {
         Kind::MountPoints => "list of absolute paths".to_owned(),
         Kind::Types => "list of types".to_owned(),
         Kind::Devices => "list of devices".to_owned(),
+        Kind::Processes => "list of names and absolute paths".to_owned(),
     }
 }
 

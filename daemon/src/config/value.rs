@@ -41,6 +41,8 @@ pub enum Kind {
     Types,
     /// Devices: nodes, names or numbers.
     Devices,
+    /// Processes: names, or paths of executables.
+    Processes,
 }
 
 /// What is wrong with a value: where in the text, if that is not the whole of it, and what.
@@ -70,7 +72,10 @@ impl Kind {
             {
                 Ok(Value::Text(text.clone().into_owned()))
             }
-            (Self::MountPoints | Self::Types | Self::Devices, DeValue::Array(elements)) => {
+            (
+                Self::MountPoints | Self::Types | Self::Devices | Self::Processes,
+                DeValue::Array(elements),
+            ) => {
                 let mut wrong = Vec::new();
                 let mut list = Vec::new();
                 for element in elements {
@@ -101,6 +106,7 @@ impl Kind {
         match self {
             Self::MountPoints => is_place(text),
             Self::Types => is_name(text) && !text.contains('/'),
+            Self::Processes if text.contains('/') => is_place(text),
             _ => !text.is_empty() && !text.contains(char::is_control),
         }
     }
@@ -147,6 +153,9 @@ impl fmt::Display for Kind {
             Self::MountPoints => f.write_str("a list of absolute paths without \"..\""),
             Self::Types => f.write_str("a list of file system types, such as \"ext4\""),
             Self::Devices => f.write_str("a list of devices, such as \"/dev/sdb1\""),
+            Self::Processes => f.write_str(
+                "a list of names of processes and absolute paths of executables, such as \"pv\"",
+            ),
         }
     }
 }

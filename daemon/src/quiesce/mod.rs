@@ -24,6 +24,7 @@ pub mod signal;
 pub mod slot;
 pub mod target;
 pub mod writeback;
+pub mod writers;
 
 pub use backend::Backend;
 pub use engine::{Checkpoint, Engine, Limits};
