@@ -250,6 +250,10 @@ impl Backend for Appearing {
         self.0.thaw(held)
     }
 
+    fn writers(&self, devices: &[DeviceNumber]) -> Writers {
+        self.0.writers(devices)
+    }
+
     fn is_suspended(&self, held: &double::Held) -> bool {
         self.0.is_suspended(held)
     }

@@ -8,6 +8,7 @@ use crate::confine;
 use crate::hooks::{self, Hooks};
 use crate::quiesce::guardian::Guardian;
 use crate::quiesce::ledger::{self, Place};
+use crate::quiesce::writers::WriterRules;
 use crate::quiesce::{Engine, Kernel, Limits};
 use crate::telemetry::Gate;
 
@@ -46,7 +47,8 @@ pub(super) fn limits(config: &Config) -> Limits {
 }
 
 fn kernel(config: &Config) -> Kernel {
-    let mut kernel = Kernel::new(super::plan::policy(config));
+    let mut kernel =
+        Kernel::new(super::plan::policy(config)).with_writers(WriterRules::from(config));
     if config.expedite {
         kernel = kernel.expedited();
     }

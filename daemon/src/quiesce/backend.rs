@@ -6,7 +6,8 @@ use std::os::fd::BorrowedFd;
 use super::handle::HandleError;
 pub use super::target::Target;
 use super::writeback::{Disks, Sample};
-use crate::filesystems::{Plan, ScanError};
+use super::writers::Writers;
+use crate::filesystems::{DeviceNumber, Plan, ScanError};
 
 /// The engine's view of the system.
 pub trait Backend: std::fmt::Debug + Send + Sync + 'static {
@@ -94,6 +95,9 @@ pub trait Backend: std::fmt::Debug + Send + Sync + 'static {
     /// # Errors
     /// What the kernel says.
     fn thaw(&self, handle: &Self::Handle) -> io::Result<()>;
+
+    /// Who sleeps while it holds write access to one of these superblocks. Opens nothing but what the kernel tells of processes.
+    fn writers(&self, devices: &[DeviceNumber]) -> Writers;
 
     /// Whether someone else keeps its device frozen, beside whatever we did: a suspended device-mapper device. Since Linux 6.8 the two
     /// nest, and `FITHAW`, which lets go of ours, says `EINVAL` as long as the other lasts. Opens nothing.

@@ -57,13 +57,13 @@ pub enum FreezeError {
     #[error("{0} cannot be frozen")]
     Freeze(String, #[source] io::Error),
     /// `FIFREEZE` takes longer than the freeze limit.
-    #[error("{0} was not frozen within {secs} s: its device may be stuck", secs = .1.as_secs())]
-    FreezeLimit(String, Duration),
+    #[error("{0} was not frozen within {secs} s: {2}", secs = .1.as_secs())]
+    FreezeLimit(String, Duration, String),
     /// A freeze, thaw or flush of an earlier checkpoint has not returned.
     #[error(
-        "{0} is stuck in a freeze of an earlier checkpoint, and is thawed the moment that returns: no freeze until then"
+        "{0} is stuck in a freeze of an earlier checkpoint, and is thawed the moment that returns: no freeze until then; {1}"
     )]
-    Stuck(String),
+    Stuck(String, String),
     /// The thaw of an earlier checkpoint failed, also when tried again.
     #[error(
         "{0} could not be thawed after an earlier checkpoint, also not now: no freeze until it is"

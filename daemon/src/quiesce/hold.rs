@@ -12,10 +12,12 @@ use super::error::{FreezeError, ThawError, with_causes};
 use super::faults;
 use super::guardian::freezer;
 use super::ledger::{Ledger, Mark};
+use super::held_up;
 use super::pool::Pool;
 use super::report::{FileSystemReport, FileSystemResult, PhaseName, Report};
 use super::signal::{Signal, Waited};
 use super::slot::{Call, Calls, Operation, Slot};
+use super::writers::Writers;
 use crate::config::{ForeignFreeze, Strictness};
 use crate::telemetry::gate::Closed;
 
@@ -58,6 +60,8 @@ pub(super) struct Hold<B: Backend> {
     pub(super) foreign: Vec<Arc<Slot<B>>>,
     /// Those that the device mapper keeps frozen, beside us.
     pub(super) suspended: Vec<Arc<Slot<B>>>,
+    /// Who slept in a write before the first freeze.
+    pub(super) writers: Writers,
     pub(super) report: Report,
     pub(super) frozen_at: Instant,
     /// Every thaw has been tried.
@@ -128,13 +132,14 @@ impl<B: Backend> Hold<B> {
             for slot in longest_first(stage, |calls| calls.flush) {
                 self.submit(slot, Operation::Freeze);
             }
-            let idle = || stage.iter().all(|slot| slot.running().is_none());
-            match self.signal.wait(started + limit, true, idle) {
+            match held_up::wait_for(stage, &self.writers, &self.signal, started + limit) {
                 Waited::Done => {}
                 Waited::Aborted => return Err(FreezeError::Aborted),
                 Waited::TimedOut => {
                     let name = still_running(stage.iter());
-                    return Err(FreezeError::FreezeLimit(name, limit));
+                    let slow = stage.iter().find(|slot| slot.running().is_some());
+                    let cause = slow.map_or_else(String::new, |slot| held_up::cause(slot, &self.writers));
+                    return Err(FreezeError::FreezeLimit(name, limit, cause));
                 }
             }
             faults::reach("stage");
@@ -143,7 +148,8 @@ impl<B: Backend> Hold<B> {
                 let name = stage
                     .first()
                     .map_or_else(String::new, |slot| slot.target().to_string());
-                return Err(FreezeError::FreezeLimit(name, limit));
+                let cause = "this process was stopped meanwhile".to_owned();
+                return Err(FreezeError::FreezeLimit(name, limit, cause));
             }
             for slot in stage {
                 match slot.take_failure() {
@@ -250,6 +256,16 @@ impl<B: Backend> Hold<B> {
         for error in &failures {
             self.report.fail(with_causes(error));
         }
+    }
+
+    /// Frees what is still in a freeze after the thaw of all others, if it waits for somebody who sleeps; who that was, in words.
+    pub(super) fn release(&self) -> Vec<String> {
+        if self.all().any(|slot| slot.is_frozen()) {
+            // Looking for them opens files: not while anything is frozen.
+            return Vec::new();
+        }
+        let slots: Vec<_> = self.all().collect();
+        held_up::release(&slots, &*self.backend, &self.signal)
     }
 
     fn add_thread(&self, failures: &mut Vec<ThawError>) {

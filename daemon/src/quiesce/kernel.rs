@@ -18,6 +18,7 @@ use super::handle::{Handle, HandleError};
 use super::report::count;
 use super::target::MOST_WAYS;
 use super::writeback::{Disks, Sample, WriteBack};
+use super::writers::{Search, WriterRules, Writers};
 use crate::filesystems::{
     Baseline, DeviceNumber, OtherTables, Plan, Policy, ScanError, TableWatch, scan_and_watch,
     scan_own_namespace,
@@ -34,6 +35,7 @@ const MOST_LOOKS: u32 = 10;
 pub struct Kernel {
     policy: Policy,
     own_namespace_only: bool,
+    writers: WriterRules,
     expedite: Option<Expedite>,
     write_back: Option<WriteBack>,
     /// The switch was off, and is on because of us.
@@ -84,6 +86,13 @@ impl Kernel {
     #[must_use]
     pub fn writing_back_first(mut self) -> Self {
         self.write_back = WriteBack::open();
+        self
+    }
+
+    /// With what an operator wants to be done about writers that hold up a freeze.
+    #[must_use]
+    pub fn with_writers(mut self, rules: WriterRules) -> Self {
+        self.writers = rules;
         self
     }
 
@@ -283,6 +292,10 @@ impl Backend for Kernel {
 
     fn thaw(&self, handle: &Handle) -> io::Result<()> {
         freeze::thaw(handle)
+    }
+
+    fn writers(&self, devices: &[DeviceNumber]) -> Writers {
+        Writers::gather(&Search::of(devices, self.writers.clone()))
     }
 
     fn is_suspended(&self, handle: &Handle) -> bool {

@@ -8,6 +8,7 @@ pub mod faults;
 mod flush;
 pub mod guardian;
 pub mod handle;
+mod held_up;
 mod hold;
 pub mod kernel;
 pub mod ledger;

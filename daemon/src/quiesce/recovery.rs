@@ -3,7 +3,7 @@
 use std::io;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError, mpsc};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, mpsc};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -16,11 +16,19 @@ use super::hold::STAGE_TIMEOUT;
 use super::ledger::Record;
 use super::protocol::{Call, End, Known, MarkCell, RescuePart, carry_out};
 use super::target::Target;
+use super::writers::{Freezer, Search, WriterRules, Writers, freezers};
+use crate::config::Config;
 use crate::filesystems::text::printable;
 use crate::filesystems::{DeviceNumber, Plan, Policy, ScanError, scan};
 
 /// The guardian of a dead agent thaws within this time, unless a device is stuck.
 const GUARDIAN_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// A freeze that waits for a sleeping writer returns within this time, once that is interrupted.
+const RELEASE_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Where the kernel tells of processes.
+const PROC: &str = "/proc";
 
 /// How often it is looked whether it has.
 const POLL_INTERVAL: Duration = Duration::from_millis(20);
@@ -162,14 +170,44 @@ fn rescue(target: &Target, record: &Record, index: usize, known: Known) -> Resul
         (End::Thawed, _) => Ok(Thaw::Thawed),
         // Another process of the dead agent's was faster.
         (End::WasNotFrozen | End::Withdrawn, _) => Ok(Thaw::NotFrozen),
-        (End::InCall | End::Taken | End::Frozen | End::NotFrozen, _) => Err(IN_CALL.to_owned()),
+        (End::InCall | End::Taken | End::Frozen | End::NotFrozen, _) => {
+            match in_progress(target.dev) {
+                // It has returned meanwhile.
+                Ok(()) if !record.cell(index).load().wants_thaw() => Ok(Thaw::NotFrozen),
+                Ok(()) => Err(IN_CALL.to_owned()),
+                Err(why) => Err(format!("{IN_CALL}: {why}")),
+            }
+        }
         (End::Failed, error) => Err(error.map_or_else(String::new, |error| error.to_string())),
+    }
+}
+
+/// Waits for a freeze or thaw of this file system that somebody has begun, and interrupts those who hold it up. Why it does not return, if it
+/// does not.
+fn in_progress(dev: DeviceNumber) -> Result<(), String> {
+    let deadline = Instant::now() + RELEASE_TIMEOUT;
+    // Who is to be left alone; without a configuration nobody.
+    let rules = WriterRules::from(&Config::load(None).unwrap_or_default());
+    let mut found = Vec::new();
+    loop {
+        let calls = freezers(Path::new(PROC));
+        let Some(call) = calls.iter().find(|call| call.may_be_on(dev)) else {
+            return Ok(());
+        };
+        if Instant::now() >= deadline {
+            let holders = found.iter().map(|holder| format!("; {holder}"));
+            return Err(format!("{call}{}", holders.collect::<String>()));
+        }
+        let writers = Writers::gather(&Search::of(&[dev], rules.clone()));
+        let outcomes = writers.interrupt(dev);
+        found = outcomes.iter().map(ToString::to_string).collect();
+        thread::sleep(POLL_INTERVAL);
     }
 }
 
 /// Said of what a process of the agent's is still doing.
 const IN_CALL: &str =
-    "a freeze or thaw of it has not returned yet; it is thawed the moment that happens";
+    "a freeze or thaw of it has not returned yet, and it is thawed the moment that happens";
 
 /// A checkpoint was cut short: in its freeze, the one moment in which the switch is on, for all that is known.
 fn end_hurry() {
@@ -222,7 +260,12 @@ pub fn all() -> Result<Vec<Outcome>, RecoveryError> {
 
 /// Thaws these, whoever froze them.
 fn thaw_all(targets: impl Iterator<Item = Target>) -> Vec<Outcome> {
-    thaw_each(targets.map(|target| (target, open_and_thaw as fn(&Target) -> _)))
+    // Looked for once, however many are not frozen, and not at all if all are.
+    let calls = Arc::new(OnceLock::new());
+    thaw_each(targets.map(|target| {
+        let calls = Arc::clone(&calls);
+        (target, move |target: &Target| open_and_thaw(target, &calls))
+    }))
 }
 
 /// Begins the thaws in this order, each in a thread: a dead device must not keep the others from being thawed, nor the
@@ -281,12 +324,26 @@ where
     Ok(result)
 }
 
-fn open_and_thaw(target: &Target) -> Result<Thaw, String> {
+fn open_and_thaw(target: &Target, calls: &OnceLock<Vec<Freezer>>) -> Result<Thaw, String> {
     let handle = Handle::open(target).map_err(|error| with_causes(&error))?;
-    match freeze::thaw(handle.as_fd()) {
+    let thaw = || match freeze::thaw(handle.as_fd()) {
         Ok(()) => Ok(Thaw::Thawed),
         Err(error) if error.raw_os_error() == Some(libc::EINVAL) => Ok(Thaw::NotFrozen),
         Err(error) => Err(error.to_string()),
+    };
+    match thaw()? {
+        Thaw::Thawed => Ok(Thaw::Thawed),
+        // The kernel says so, too, of what is being frozen, and takes no writes already.
+        Thaw::NotFrozen => {
+            let calls = calls.get_or_init(|| freezers(Path::new(PROC)));
+            if !calls.iter().any(|call| call.may_be_on(target.dev)) {
+                return Ok(Thaw::NotFrozen);
+            }
+            match in_progress(target.dev) {
+                Ok(()) => thaw(),
+                Err(why) => Err(format!("a freeze of it has not returned yet: {why}")),
+            }
+        }
     }
 }
 

@@ -81,7 +81,7 @@ impl From<&FreezeError> for Cause {
             E::FlushLimit(..) | E::Freeze(..) | E::FreezeLimit(..) | E::Flush(..) => {
                 Self::FileSystem
             }
-            E::Stuck(_) | E::StillFrozen(_) | E::LeftOver(_) => Self::LeftOver,
+            E::Stuck(..) | E::StillFrozen(_) | E::LeftOver(_) => Self::LeftOver,
             E::Foreign(_) => Self::Foreign,
             E::Gap(_) => Self::Strictness,
             E::Hook(_) => Self::Hook,

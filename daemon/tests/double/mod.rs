@@ -15,10 +15,11 @@ use std::io::{self, Write};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use hv_vssd::filesystems::{Plan, ScanError};
+use hv_vssd::filesystems::{DeviceNumber, Plan, ScanError};
 use hv_vssd::quiesce::backend::{Backend, Target};
 use hv_vssd::quiesce::handle::HandleError;
 use hv_vssd::quiesce::writeback::Sample;
+use hv_vssd::quiesce::writers::Writers;
 use hv_vssd::quiesce::{Engine, Limits};
 use hv_vssd::telemetry::Gate;
 
@@ -334,6 +335,10 @@ impl Backend for Double {
 
     fn thaw(&self, held: &Held) -> io::Result<()> {
         self.call(Op::Thaw, held.0)
+    }
+
+    fn writers(&self, _devices: &[DeviceNumber]) -> Writers {
+        Writers::default()
     }
 
     fn is_suspended(&self, held: &Held) -> bool {

@@ -22,6 +22,7 @@ use hv_vssd::filesystems::{DeviceNumber, Plan, Policy, ScanError, scan};
 use hv_vssd::quiesce::Kernel;
 use hv_vssd::quiesce::backend::{Backend, Target};
 use hv_vssd::quiesce::handle::{Handle, HandleError};
+use hv_vssd::quiesce::writers::Writers;
 use hvutil_sys::loopdev::LoopDevice;
 use hvutil_sys::{freeze, mount};
 use nix::mount::{MntFlags, MsFlags};
@@ -297,6 +298,10 @@ impl Backend for ScratchKernel {
 
     fn thaw(&self, handle: &Handle) -> io::Result<()> {
         freeze::thaw(handle.as_fd())
+    }
+
+    fn writers(&self, devices: &[DeviceNumber]) -> Writers {
+        self.kernel.writers(devices)
     }
 
     fn is_suspended(&self, handle: &Handle) -> bool {

@@ -1,6 +1,6 @@
 //! A freeze from the plan to the hold: begun anew when a file system appears meanwhile, undone when anything fails.
 
-use std::sync::Arc;
+use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
 use super::{Checkpoint, Engine, MOST_THREADS};
@@ -14,6 +14,7 @@ use crate::quiesce::ledger::Ledger;
 use crate::quiesce::pool::Pool;
 use crate::quiesce::prepare::{in_time, plan_and_open};
 use crate::quiesce::report::{PhaseName, Report};
+use crate::quiesce::writers::Writers;
 
 /// File systems that appear while the others are frozen make the freeze begin anew, this often.
 const MOST_ATTEMPTS: u32 = 3;
@@ -21,8 +22,36 @@ const MOST_ATTEMPTS: u32 = 3;
 /// Opening takes microseconds, unless something is stuck.
 const OPEN_LIMIT: Duration = Duration::from_secs(60);
 
+/// How long sleeping writers are looked for beyond the flush: some microseconds for each thread of the machine.
+const SEARCH_TIMEOUT: Duration = Duration::from_secs(1);
+
 /// What the guardian grants the agent beyond its own limits.
 const GRACE: Duration = Duration::from_secs(10);
+
+/// Looks for those who would hold up the freeze while everything is flushed: as late as it can be, and at no cost.
+struct WriterSearch(Option<mpsc::Receiver<Writers>>);
+
+impl WriterSearch {
+    fn begin<B: Backend>(hold: &Hold<B>) -> Self {
+        let devices: Vec<_> = hold.stages.iter().flatten().map(|slot| slot.target().dev).collect();
+        if devices.is_empty() {
+            return Self(None);
+        }
+        let backend = Arc::clone(&hold.backend);
+        let (done, writers) = mpsc::channel();
+        let thread = std::thread::Builder::new()
+            .name("writers".to_owned())
+            .stack_size(256 * 1024)
+            .spawn(move || drop(done.send(backend.writers(&devices))));
+        Self(thread.is_ok().then_some(writers))
+    }
+
+    /// What was found. A search that is not done by then is done without: who holds up a freeze is looked for again when it was given up.
+    fn finish(self) -> Writers {
+        let found = self.0.and_then(|writers| writers.recv_timeout(SEARCH_TIMEOUT).ok());
+        found.unwrap_or_default()
+    }
+}
 
 impl<B: Backend> Engine<B> {
     /// When it succeeds, the report is with the hold.
@@ -74,6 +103,10 @@ impl<B: Backend> Engine<B> {
             result = Err(FreezeError::GuardianActed);
         }
         hold.thaw();
+        let found = hold.release();
+        if let (Err(FreezeError::FreezeLimit(_, _, cause)), false) = (&mut result, found.is_empty()) {
+            *cause = found.join("; ");
+        }
         self.keep_unreturned(&hold);
         *report = self.put_by(hold);
         for failure in &report.failures {
@@ -96,7 +129,9 @@ impl<B: Backend> Engine<B> {
         faults::reach("arm");
         self.arm(hold)?;
         faults::reach("flush");
+        let search = WriterSearch::begin(hold);
         hold.flush(self.limits.flush)?;
+        hold.writers = search.finish();
         if let Some(guard) = &mut self.guard {
             guard.renew(self.limits.freeze + self.limits.hold + GRACE);
         }
@@ -157,6 +192,7 @@ impl<B: Backend> Engine<B> {
             flushed_only: prepared.flushed_only,
             foreign: Vec::new(),
             suspended: Vec::new(),
+            writers: Writers::default(),
             report: report.clone(),
             frozen_at: Instant::now(),
             thawed: false,

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use super::{Engine, MOST_THREADS};
 use crate::quiesce::backend::Backend;
 use crate::quiesce::error::FreezeError;
+use crate::quiesce::held_up;
 use crate::quiesce::hold::{Hold, STAGE_TIMEOUT};
 use crate::quiesce::ledger::Place;
 use crate::quiesce::pool::Pool;
@@ -61,7 +62,18 @@ impl<B: Backend> Engine<B> {
         self.forget_settled();
         match self.stuck.first() {
             Some(slot) if slot.running().is_some() => {
-                Err(FreezeError::Stuck(slot.target().to_string()))
+                let name = slot.target().to_string();
+                let slots: Vec<_> = self.stuck.iter().collect();
+                let found = held_up::release(&slots, &*self.backend, &self.signal);
+                self.forget_settled();
+                if self.stuck.is_empty() {
+                    return self.refuse_if_left_over();
+                }
+                let cause = match found.is_empty() {
+                    true => held_up::NOBODY.to_owned(),
+                    false => found.join("; "),
+                };
+                Err(FreezeError::Stuck(name, cause))
             }
             Some(slot) => Err(FreezeError::StillFrozen(slot.target().to_string())),
             None => self.refuse_if_left_over(),
