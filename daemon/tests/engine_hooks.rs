@@ -12,11 +12,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use double::applications::Database;
 use double::{Double, Entry, Fault, Op, PATIENCE, limits};
 use driver::Driver;
-use hv_vssd::filesystems::{Plan, ScanError};
+use hv_vssd::filesystems::{DeviceNumber, Plan, ScanError};
 use hv_vssd::hooks::{Operation as Call, Outcome};
 use hv_vssd::quiesce::backend::Target;
 use hv_vssd::quiesce::handle::HandleError;
 use hv_vssd::quiesce::report::HookOperation;
+use hv_vssd::quiesce::writers::Writers;
 use hv_vssd::quiesce::{Backend, Engine, FreezeError, Until};
 use hvutil_sys::vss::{Operation, Status};
 

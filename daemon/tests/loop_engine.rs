@@ -224,3 +224,152 @@ fn a_disk_that_someone_thawed_in_the_hold_is_told() {
         assert!(report.failures[0].contains("someone else"));
     });
 }
+
+/// A shell's child that sleeps in splice(2) from a silent pipe to a file: its input comes when the test says so.
+struct Sleeper {
+    child: std::process::Child,
+    file: std::path::PathBuf,
+}
+
+/// Says that the test binary was started as the program that sleeps.
+const SLEEPER: &str = "HV_VSSD_TEST_SLEEPER";
+
+/// Not a test: what a test starts.
+#[test]
+fn a_program_that_sleeps_in_splice() {
+    use std::os::fd::AsFd;
+    if std::env::var_os(SLEEPER).is_some() {
+        let copy = |fd: std::os::fd::BorrowedFd<'_>| File::from(fd.try_clone_to_owned().unwrap());
+        let (mut input, mut output) = (
+            copy(std::io::stdin().as_fd()),
+            copy(std::io::stderr().as_fd()),
+        );
+        std::io::copy(&mut input, &mut output).unwrap();
+    }
+}
+
+impl Sleeper {
+    fn start(directory: &Path) -> Self {
+        let file = directory.join("out");
+        let child = std::process::Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "a_program_that_sleeps_in_splice", "--nocapture"])
+            .env(SLEEPER, "yes")
+            .stdin(std::process::Stdio::piped())
+            .stdout(std::process::Stdio::null())
+            .stderr(File::create(&file).unwrap())
+            .spawn()
+            .unwrap();
+        let pid = child.id();
+        until("it to sleep in splice", || {
+            let tasks = fs::read_dir(format!("/proc/{pid}/task")).unwrap().flatten();
+            let mut calls =
+                tasks.filter_map(|task| fs::read_to_string(task.path().join("syscall")).ok());
+            calls.any(|call| call.starts_with(&format!("{} ", libc::SYS_splice)))
+        });
+        Self { child, file }
+    }
+
+    fn goes_on(mut self) {
+        use std::io::Write;
+        assert!(self.child.try_wait().unwrap().is_none(), "it has ended");
+        let mut input = self.child.stdin.take().unwrap();
+        input.write_all(b"all of it").unwrap();
+        drop(input);
+        until("its end", || self.child.try_wait().unwrap().is_some());
+        assert_eq!(fs::read_to_string(&self.file).unwrap(), "all of it");
+    }
+}
+
+impl Drop for Sleeper {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[test]
+fn sleeping_splice_is_interrupted_and_the_freeze_goes_through() {
+    in_namespace(|place| {
+        for fstype in ["ext4", "xfs", "btrfs"] {
+            let disk = Disk::new(place, fstype, fstype);
+            let sleeper = Sleeper::start(&disk.mount_point);
+            let mut engine = engine(&[&disk]);
+            engine.freeze().unwrap();
+            assert!(disk.is_frozen());
+            assert!(engine.thaw().unwrap().is_clean());
+            sleeper.goes_on();
+            engine.freeze().unwrap();
+            assert!(engine.thaw().unwrap().is_clean());
+        }
+    });
+}
+
+/// As [`ScratchKernel`], but it sees no writer before it has given up a freeze: as if it had fallen asleep since.
+#[derive(Debug)]
+struct Late(ScratchKernel, std::sync::atomic::AtomicBool);
+
+impl Backend for Late {
+    type Handle = hv_vssd::quiesce::handle::Handle;
+
+    fn plan(&self) -> Result<Plan, hv_vssd::filesystems::ScanError> {
+        self.0.plan()
+    }
+
+    fn open(
+        &self,
+        target: &hv_vssd::quiesce::backend::Target,
+    ) -> Result<Self::Handle, hv_vssd::quiesce::handle::HandleError> {
+        self.0.open(target)
+    }
+
+    fn sync(&self, handle: &Self::Handle) -> std::io::Result<()> {
+        self.0.sync(handle)
+    }
+
+    fn freeze(&self, handle: &Self::Handle) -> std::io::Result<()> {
+        self.0.freeze(handle)
+    }
+
+    fn thaw(&self, handle: &Self::Handle) -> std::io::Result<()> {
+        self.0.thaw(handle)
+    }
+
+    fn writers(&self, devices: &[DeviceNumber]) -> hv_vssd::quiesce::writers::Writers {
+        if self.1.swap(true, Ordering::SeqCst) {
+            self.0.writers(devices)
+        } else {
+            hv_vssd::quiesce::writers::Writers::default()
+        }
+    }
+
+    fn is_suspended(&self, handle: &Self::Handle) -> bool {
+        self.0.is_suspended(handle)
+    }
+}
+
+#[test]
+fn sleeping_splice_that_began_too_late_fails_the_freeze_at_its_limit_and_nothing_stays_frozen() {
+    in_namespace(|place| {
+        let disk = Disk::new(place, "disk", "ext4");
+        let sleeper = Sleeper::start(&disk.mount_point);
+        let limits = Limits {
+            flush: PATIENCE,
+            freeze: std::time::Duration::from_millis(500),
+            hold: PATIENCE,
+        };
+        let kernel = Late(ScratchKernel::new(&[&disk]), false.into());
+        let mut engine = Engine::new(kernel, limits, Gate::new(std::io::stderr()));
+        let error = engine.freeze().unwrap_err().to_string();
+        let pid = sleeper.child.id();
+        assert!(error.contains(&format!("process {pid}")), "{error}");
+        assert!(
+            error.contains("splice(2)") && error.contains("/out"),
+            "{error}"
+        );
+        assert!(!error.contains("device"), "{error}");
+        fs::write(disk.mount_point.join("writable"), "at once").unwrap();
+        engine.freeze().unwrap();
+        assert!(engine.thaw().unwrap().is_clean());
+        sleeper.goes_on();
+    });
+}

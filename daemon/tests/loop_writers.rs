@@ -463,10 +463,7 @@ fn uninterruptible_writer_is_named_and_not_touched() {
         });
         let writer = writers.of(inner.dev).next().unwrap();
         assert_eq!(writer.state, SleepState::Uninterruptible);
-        let named = format!(
-            " sleeps uninterruptibly in write(2) to {}",
-            path.display()
-        );
+        let named = format!(" sleeps uninterruptibly in write(2) to {}", path.display());
         assert!(writer.to_string().ends_with(&named), "{writer}");
         assert_eq!(
             outcomes(&writers, inner.dev),
@@ -490,7 +487,9 @@ fn whoever_waits_for_a_thaw_or_writes_into_a_pipe_holds_nothing() {
         let into_pipe = Program::start("write", both, |_| {});
         let mut freezing = Freezing::begin(&disk);
         freezing.succeeds();
-        let file = File::options().write(true).open(disk.mount_point.join("out"));
+        let file = File::options()
+            .write(true)
+            .open(disk.mount_point.join("out"));
         assert!(file.is_err(), "no file was made before the freeze");
         drop(freezing);
         let (_, file) = output(&disk.mount_point);
@@ -514,7 +513,9 @@ fn freeze_that_waits_is_found_with_its_superblock() {
     in_namespace(|place| {
         let here = |dev| {
             let all = freezers(Path::new("/proc"));
-            let own = all.into_iter().filter(|each| each.process.pid == std::process::id());
+            let own = all
+                .into_iter()
+                .filter(|each| each.process.pid == std::process::id());
             own.filter(|each| each.may_be_on(dev)).collect::<Vec<_>>()
         };
         for fstype in ["ext4", "btrfs"] {
@@ -549,7 +550,10 @@ fn the_bounds_of_a_search_are_kept_and_told() {
             })
             .collect();
         until("all writers", || {
-            search(disk.dev, &WriterRules::default()).of(disk.dev).count() == 3
+            search(disk.dev, &WriterRules::default())
+                .of(disk.dev)
+                .count()
+                == 3
         });
         let devices = [disk.dev];
         let two = Writers::gather(&Search {

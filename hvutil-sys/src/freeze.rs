@@ -14,10 +14,12 @@ mod ioctl {
 }
 
 /// The number of the ioctl by which [`freeze`] is done, as a system call's argument shows it.
-pub const FIFREEZE: u64 = nix::request_code_readwrite!(b'X', 119, size_of::<libc::c_int>()) as u64 & U32;
+pub const FIFREEZE: u64 =
+    nix::request_code_readwrite!(b'X', 119, size_of::<libc::c_int>()) as u64 & U32;
 
 /// That of [`thaw`].
-pub const FITHAW: u64 = nix::request_code_readwrite!(b'X', 120, size_of::<libc::c_int>()) as u64 & U32;
+pub const FITHAW: u64 =
+    nix::request_code_readwrite!(b'X', 120, size_of::<libc::c_int>()) as u64 & U32;
 
 /// It is an `int` to some C libraries.
 const U32: u64 = u32::MAX as u64;

@@ -36,6 +36,7 @@ fn another(kind: &Kind, default: Option<&Value>) -> Value {
         Kind::MountPoints => list("/srv/a b\\"),
         Kind::Types => list("ext4"),
         Kind::Devices => list("8:17"),
+        Kind::Processes => list("/usr/bin/a b"),
     }
 }
 

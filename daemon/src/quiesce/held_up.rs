@@ -73,7 +73,9 @@ pub(super) fn release<B: Backend>(
 
 /// Those of `writers` who hold up a freeze of this file system now, in words; or that nobody is known to.
 pub(super) fn cause<B: Backend>(slot: &Slot<B>, writers: &Writers) -> String {
-    let asleep = writers.of(slot.target().dev).filter(|writer| writer.is_asleep());
+    let asleep = writers
+        .of(slot.target().dev)
+        .filter(|writer| writer.is_asleep());
     let asleep: Vec<_> = asleep.map(ToString::to_string).collect();
     if asleep.is_empty() {
         NOBODY.to_owned()

@@ -11,8 +11,8 @@ use super::backend::Backend;
 use super::error::{FreezeError, ThawError, with_causes};
 use super::faults;
 use super::guardian::freezer;
-use super::ledger::{Ledger, Mark};
 use super::held_up;
+use super::ledger::{Ledger, Mark};
 use super::pool::Pool;
 use super::report::{FileSystemReport, FileSystemResult, PhaseName, Report};
 use super::signal::{Signal, Waited};
@@ -138,7 +138,8 @@ impl<B: Backend> Hold<B> {
                 Waited::TimedOut => {
                     let name = still_running(stage.iter());
                     let slow = stage.iter().find(|slot| slot.running().is_some());
-                    let cause = slow.map_or_else(String::new, |slot| held_up::cause(slot, &self.writers));
+                    let cause =
+                        slow.map_or_else(String::new, |slot| held_up::cause(slot, &self.writers));
                     return Err(FreezeError::FreezeLimit(name, limit, cause));
                 }
             }

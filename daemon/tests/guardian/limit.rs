@@ -160,7 +160,9 @@ fn a_freeze_that_does_not_return_keeps_one_process_busy() {
         let stuck = checkpoint.begin_freeze(0);
         guardian.renew(SOON);
         checkpoint.until_marked(0, Mark::GivenUp);
-        until("the guardian's own child to end", || children(pid).len() == 1);
+        until("the guardian's own child to end", || {
+            children(pid).len() == 1
+        });
         // The guardian looks again after 10 s, twice in this time.
         let end = Instant::now() + Duration::from_secs(25);
         while Instant::now() < end {

@@ -33,7 +33,12 @@ struct WriterSearch(Option<mpsc::Receiver<Writers>>);
 
 impl WriterSearch {
     fn begin<B: Backend>(hold: &Hold<B>) -> Self {
-        let devices: Vec<_> = hold.stages.iter().flatten().map(|slot| slot.target().dev).collect();
+        let devices: Vec<_> = hold
+            .stages
+            .iter()
+            .flatten()
+            .map(|slot| slot.target().dev)
+            .collect();
         if devices.is_empty() {
             return Self(None);
         }
@@ -48,7 +53,9 @@ impl WriterSearch {
 
     /// What was found. A search that is not done by then is done without: who holds up a freeze is looked for again when it was given up.
     fn finish(self) -> Writers {
-        let found = self.0.and_then(|writers| writers.recv_timeout(SEARCH_TIMEOUT).ok());
+        let found = self
+            .0
+            .and_then(|writers| writers.recv_timeout(SEARCH_TIMEOUT).ok());
         found.unwrap_or_default()
     }
 }
@@ -104,7 +111,8 @@ impl<B: Backend> Engine<B> {
         }
         hold.thaw();
         let found = hold.release();
-        if let (Err(FreezeError::FreezeLimit(_, _, cause)), false) = (&mut result, found.is_empty()) {
+        if let (Err(FreezeError::FreezeLimit(_, _, cause)), false) = (&mut result, found.is_empty())
+        {
             *cause = found.join("; ");
         }
         self.keep_unreturned(&hold);

@@ -126,21 +126,21 @@ const COMPAT: &[(c_long, &str, File)] = &[];
 
 /// Ioctls that hold write access for as long as they last, by type and number (include/uapi/linux/fs.h and btrfs.h, fs/ext4/ext4.h): clone, balance, scrub, resize …
 const WRITING_IOCTLS: &[(u64, u64)] = &[
-    (0x94, 2),  // BTRFS_IOC_DEFRAG
-    (0x94, 3),  // BTRFS_IOC_RESIZE
-    (0x94, 9),  // FICLONE
-    (0x94, 10), // BTRFS_IOC_ADD_DEV
-    (0x94, 11), // BTRFS_IOC_RM_DEV
-    (0x94, 12), // BTRFS_IOC_BALANCE
-    (0x94, 13), // FICLONERANGE
-    (0x94, 16), // BTRFS_IOC_DEFRAG_RANGE
-    (0x94, 27), // BTRFS_IOC_SCRUB
-    (0x94, 32), // BTRFS_IOC_BALANCE_V2
-    (0x94, 53), // BTRFS_IOC_DEV_REPLACE
-    (0x94, 54), // FIDEDUPERANGE
-    (0x94, 58), // BTRFS_IOC_RM_DEV_V2
-    (b'f' as u64, 15), // EXT4_IOC_MOVE_EXT
-    (b'f' as u64, 16), // EXT4_IOC_RESIZE_FS
+    (0x94, 2),          // BTRFS_IOC_DEFRAG
+    (0x94, 3),          // BTRFS_IOC_RESIZE
+    (0x94, 9),          // FICLONE
+    (0x94, 10),         // BTRFS_IOC_ADD_DEV
+    (0x94, 11),         // BTRFS_IOC_RM_DEV
+    (0x94, 12),         // BTRFS_IOC_BALANCE
+    (0x94, 13),         // FICLONERANGE
+    (0x94, 16),         // BTRFS_IOC_DEFRAG_RANGE
+    (0x94, 27),         // BTRFS_IOC_SCRUB
+    (0x94, 32),         // BTRFS_IOC_BALANCE_V2
+    (0x94, 53),         // BTRFS_IOC_DEV_REPLACE
+    (0x94, 54),         // FIDEDUPERANGE
+    (0x94, 58),         // BTRFS_IOC_RM_DEV_V2
+    (b'f' as u64, 15),  // EXT4_IOC_MOVE_EXT
+    (b'f' as u64, 16),  // EXT4_IOC_RESIZE_FS
     (b'X' as u64, 109), // XFS_IOC_SWAPEXT
 ];
 
@@ -261,13 +261,20 @@ mod tests {
         assert_eq!(meaning(libc::SYS_read, [3, 4, 5], STACK), None);
         // The upper half of the register is anything.
         let fd = 0xdead_beef_0000_0007;
-        assert_eq!(meaning(libc::SYS_write, [fd, 0, 0], STACK), writes("write", 7));
+        assert_eq!(
+            meaning(libc::SYS_write, [fd, 0, 0], STACK),
+            writes("write", 7)
+        );
     }
 
     #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
     #[test]
     fn a_32_bit_program_has_other_numbers() {
-        let splice = if cfg!(target_arch = "x86_64") { 313 } else { 340 };
+        let splice = if cfg!(target_arch = "x86_64") {
+            313
+        } else {
+            340
+        };
         let stack = 0xffb0_1000;
         assert_eq!(meaning(splice, [3, 0, 5], stack), writes("splice", 5));
         assert_eq!(meaning(4, [3, 0, 5], stack), writes("write", 3));
@@ -300,7 +307,13 @@ mod tests {
 
     #[test]
     fn a_thread_that_runs_or_is_in_no_call_is_in_none() {
-        for text in ["running\n", "-1 0x7ffe00000000 0x401000\n", "", "1 0x3\n", "\u{ff}"] {
+        for text in [
+            "running\n",
+            "-1 0x7ffe00000000 0x401000\n",
+            "",
+            "1 0x3\n",
+            "\u{ff}",
+        ] {
             assert_eq!(Call::parse(text.as_bytes()), None, "{text}");
         }
     }

@@ -78,7 +78,11 @@ impl WriterRules {
             let path = fs::read_link(process.join("exe")).ok()?;
             let path = path.into_os_string().into_encoded_bytes();
             // Of one that was replaced by an upgrade.
-            Some(path.strip_suffix(b" (deleted)").map(<[u8]>::to_vec).unwrap_or(path))
+            Some(
+                path.strip_suffix(b" (deleted)")
+                    .map(<[u8]>::to_vec)
+                    .unwrap_or(path),
+            )
         };
         self.excluded.iter().any(|excluded| {
             let excluded = excluded.as_bytes();

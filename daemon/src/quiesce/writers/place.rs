@@ -78,7 +78,9 @@ impl<'a> Places<'a> {
         let mut mounts = self.tables.iter().flat_map(MountTable::iter);
         let mount = mounts.find(|mount| mount.dev == dev)?;
         match Kind::of(mount.fstype, |_| false) {
-            Kind::Layered(Some(option)) => Some(mount.super_option(option).unwrap_or_default().into()),
+            Kind::Layered(Some(option)) => {
+                Some(mount.super_option(option).unwrap_or_default().into())
+            }
             Kind::Layered(None) => Some(mount.source.into()),
             _ => None,
         }
@@ -147,8 +149,6 @@ fn mount_id(fdinfo: &Path) -> Option<u64> {
     let mut text = [0; 256];
     let length = File::open(fdinfo).ok()?.read(&mut text).ok()?;
     let text = std::str::from_utf8(text.get(..length)?).ok()?;
-    let id = text
-        .lines()
-        .find_map(|line| line.strip_prefix("mnt_id:"))?;
+    let id = text.lines().find_map(|line| line.strip_prefix("mnt_id:"))?;
     id.trim().parse().ok()
 }

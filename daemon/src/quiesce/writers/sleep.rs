@@ -25,11 +25,7 @@ pub enum SleepState {
 
 /// Where in the kernel a thread sleeps that is in its system call by number alone: it waits for a thaw, that is for the write access and has none
 /// (`sb_start_write` in include/linux/fs.h), or has left the call and is about to begin it again (a frozen control group).
-const HOLDS_NOTHING: [&str; 3] = [
-    "percpu_rwsem_wait",
-    "__percpu_down_read",
-    "do_freezer_trap",
-];
+const HOLDS_NOTHING: [&str; 3] = ["percpu_rwsem_wait", "__percpu_down_read", "do_freezer_trap"];
 
 /// Where it sleeps that has write access and waits for a lease to be given up (fs/locks.c).
 const BREAKS_LEASE: &str = "__break_lease";
@@ -95,7 +91,10 @@ impl Sleep {
 
     /// Whether it has been asleep all the time since it was first looked at.
     pub(super) fn goes_on(&self) -> bool {
-        self.is_in_call() && self.status().is_some_and(|(_, sleeps)| sleeps == self.sleeps)
+        self.is_in_call()
+            && self
+                .status()
+                .is_some_and(|(_, sleeps)| sleeps == self.sleeps)
     }
 
     /// Whether the thread has ended.
