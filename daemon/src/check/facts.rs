@@ -1,5 +1,6 @@
 //! What was gathered, before anything is made of it.
 
+use super::halted::Halted;
 use crate::filesystems::{Plan, Process};
 
 /// All that a report is made of, at one moment.
@@ -87,6 +88,8 @@ pub struct Agent {
     pub guardian: Guardian,
     /// It is freezing, holding or thawing.
     pub busy: bool,
+    /// What keeps it from running; it is not asked then.
+    pub halted: Option<Halted>,
     /// Why it could not be asked.
     pub silent: Option<String>,
 }

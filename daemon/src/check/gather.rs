@@ -65,7 +65,7 @@ pub fn gather(places: &Places, config: Result<&Config, &ConfigError>, policy: &P
         _ => Disks::default(),
     };
     let mut agent = processes::agent(root, &pids, &holders);
-    if let Some(agent) = agent.as_mut().filter(|agent| agent.silent.is_none()) {
+    if let Some(agent) = agent.as_mut().filter(|agent| agent.halted.is_none()) {
         ask(agent, &below_root(root, control::DEFAULT_PATH));
     }
     Facts {

@@ -11,6 +11,7 @@ mod cause;
 mod channel;
 pub mod facts;
 mod gather;
+mod halted;
 mod processes;
 mod service;
 mod storage;
@@ -21,6 +22,7 @@ use serde::Serialize;
 pub use self::cause::Cause;
 pub use self::facts::Facts;
 pub use self::gather::{Places, gather};
+pub use self::halted::Halted;
 
 /// What the host gets if it asks now. In JSON a word.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]

@@ -5,6 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::facts::{Agent, Guardian};
+use super::halted::Halted;
 use crate::filesystems::Process;
 
 /// In the kernel's stack of a task that waits for a thaw (`sb_start_write` in include/linux/fs.h).
@@ -74,8 +75,6 @@ fn named<'a>(proc: &Path, pids: impl Iterator<Item = &'a u32>) -> Vec<Process> {
 pub(super) fn agent(root: &Path, pids: &[u32], holders: &[Process]) -> Option<Agent> {
     let proc = root.join("proc");
     let pid = lock_holder(root)?;
-    let own = Stat::read(&proc.join(pid.to_string()));
-    let is_stopped = own.is_some_and(|stat| matches!(stat.state, 'T' | 't'));
     let is_guardian = |child: &&u32| {
         let stat = Stat::read(&proc.join(child.to_string()));
         // One that has ended stays on the list until its parent asks for its status. Hooks are children of the agent's as well, of other programs.
@@ -90,7 +89,8 @@ pub(super) fn agent(root: &Path, pids: &[u32], holders: &[Process]) -> Option<Ag
             false => Guardian::Missing,
         },
         busy: false,
-        silent: is_stopped.then(|| "it is stopped by a signal".to_owned()),
+        halted: Halted::of(root, pid),
+        silent: None,
     })
 }
 
@@ -100,7 +100,7 @@ fn program(proc: &Path, pid: u32) -> Option<PathBuf> {
 }
 
 /// Whoever has written its number into the lock file, if the kernel says that it holds the lock (`man 5 proc`, /proc/locks).
-fn lock_holder(root: &Path) -> Option<u32> {
+pub(super) fn lock_holder(root: &Path) -> Option<u32> {
     let file = root.join(
         Path::new(crate::agent::single::DEFAULT_PATH)
             .strip_prefix("/")
@@ -116,13 +116,18 @@ fn lock_holder(root: &Path) -> Option<u32> {
 }
 
 /// What `/proc/PID/stat` tells.
-struct Stat {
+pub(super) struct Stat {
     state: char,
     parent: u32,
 }
 
 impl Stat {
-    fn read(process: &Path) -> Option<Self> {
+    /// By a signal or a debugger.
+    pub(super) fn is_stopped(&self) -> bool {
+        matches!(self.state, 'T' | 't')
+    }
+
+    pub(super) fn read(process: &Path) -> Option<Self> {
         let stat: PathBuf = process.join("stat");
         let text = fs::read(stat).ok()?;
         let text = String::from_utf8_lossy(&text).into_owned();

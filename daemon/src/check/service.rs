@@ -53,12 +53,23 @@ pub(super) fn look(facts: &Facts, findings: &mut Vec<Finding>) {
 }
 
 fn running(agent: &Agent, can_serve: bool, findings: &mut Vec<Finding>) {
-    if let Some(why) = &agent.silent {
+    if let Some(halted) = &agent.halted {
         findings.push(Finding::new(
             Cause::AgentNotReady,
             Severity::Error,
-            format!("The agent, process {}, cannot be asked: {}.", agent.pid, why.trim_end_matches('.')),
-            "If it has only just started, ask again; one that is stopped goes on with kill -CONT; else: systemctl restart hv-vssd.service",
+            format!("It does not answer: {halted}."),
+            format!("Whoever did that has it go on: {}", halted.remedy()),
+        ));
+    } else if let Some(why) = &agent.silent {
+        findings.push(Finding::new(
+            Cause::AgentNotReady,
+            Severity::Error,
+            format!(
+                "The agent, process {}, cannot be asked: {}.",
+                agent.pid,
+                why.trim_end_matches('.')
+            ),
+            "If it has only just started, ask again; else: systemctl restart hv-vssd.service",
         ));
     } else if !agent.registered && can_serve {
         findings.push(Finding::new(

@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::{CommandResult, print};
-use crate::control::{self, Client, ClientError, Request};
+use crate::check::Halted;
+use crate::control::{self, Client, Request};
 use crate::status::{Status, render_prometheus, render_status};
 
 /// Show how the running agent is, its last checkpoints and its counters
@@ -53,8 +54,18 @@ pub(super) fn main(arguments: &Arguments) -> CommandResult {
     }
 }
 
-fn ask(socket: &Path) -> Result<Status, ClientError> {
-    Client::connect(socket)?.ask(&Request::Status)
+fn ask(socket: &Path) -> Result<Status, Box<dyn std::error::Error>> {
+    // One that is halted would be waited for in vain.
+    let is_the_services = socket == Path::new(control::DEFAULT_PATH);
+    if let Some(halted) = is_the_services.then(Halted::agent).flatten() {
+        let remedy = halted.remedy();
+        return Err(format!(
+            "{halted}, so it does not answer: '{remedy}' lets it go on, 'hv-vssd thaw' thaws without it"
+        )
+        .into());
+    }
+    let asked = Client::connect(socket).and_then(|mut agent| agent.ask(&Request::Status));
+    Ok(asked?)
 }
 
 /// An agent that has gone is waited for: it is shown that there is none. As JSON one line each time.

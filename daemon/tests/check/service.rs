@@ -75,6 +75,91 @@ fn an_agent_that_is_not_ready_is_told_from_one_that_does_not_run() {
     assert_eq!(guest.errors(), ["agent-not-running"]);
 }
 
+/// The finding of an agent that does not run although it lives, and its remedy.
+fn halted(guest: &Guest) -> (String, String) {
+    assert_eq!(guest.errors(), ["agent-not-ready"]);
+    let report = guest.report();
+    let found = report
+        .findings
+        .iter()
+        .find(|finding| finding.code == Cause::AgentNotReady)
+        .unwrap();
+    (found.finding.clone(), found.remedy.clone())
+}
+
+#[test]
+fn an_agent_that_sigstop_or_a_frozen_cgroup_keeps_from_running_is_told_with_the_remedy() {
+    let guest = Guest::healthy();
+    guest.process(100, "hv-vssd", 'T', 1);
+    let (text, remedy) = halted(&guest);
+    assert!(
+        text.contains("process 100, is stopped by a signal"),
+        "{text}"
+    );
+    assert!(remedy.ends_with(": kill -CONT 100"), "{remedy}");
+    guest.process(100, "hv-vssd", 'S', 1);
+
+    let unit = "system.slice/hv-vssd.service";
+    let table = |version: &str, path: &str| {
+        guest.write(
+            "proc/100/cgroup",
+            &format!("1:name=systemd:/x\n{version}:/{path}\n"),
+        );
+    };
+    let group = |path: &str, file: &str, text: &str| {
+        guest.write(&format!("sys/fs/cgroup/{path}/{file}"), text);
+    };
+    // The service's own, of version 2.
+    table("0:", unit);
+    group(unit, "cgroup.freeze", "0\n");
+    group(unit, "cgroup.events", "populated 1\nfrozen 0\n");
+    assert_eq!(guest.errors(), [""; 0]);
+    group(unit, "cgroup.freeze", "1\n");
+    group(unit, "cgroup.events", "populated 1\nfrozen 1\n");
+    let (text, remedy) = halted(&guest);
+    let told =
+        "the control group of hv-vssd is frozen (process 100, /system.slice/hv-vssd.service)";
+    assert!(text.contains(told), "{text}");
+    assert!(
+        remedy.ends_with(": systemctl thaw hv-vssd.service"),
+        "{remedy}"
+    );
+    // One above it.
+    group(unit, "cgroup.freeze", "0\n");
+    group("system.slice", "cgroup.freeze", "1\n");
+    let (text, remedy) = halted(&guest);
+    assert!(text.contains("(process 100, /system.slice)"), "{text}");
+    assert!(
+        remedy.ends_with(": systemctl thaw system.slice"),
+        "{remedy}"
+    );
+    // One that is out of sight.
+    group("system.slice", "cgroup.freeze", "0\n");
+    assert!(
+        halted(&guest)
+            .1
+            .ends_with(": systemctl thaw hv-vssd.service")
+    );
+    guest.remove("sys/fs/cgroup");
+    assert_eq!(guest.errors(), [""; 0]);
+
+    // No unit, and a path as of another control group namespace.
+    table("0:", "../hand/made");
+    group("unified/hand", "cgroup.freeze", "1\n");
+    let remedy = halted(&guest).1;
+    let command = ": echo 0 >/sys/fs/cgroup/unified/hand/cgroup.freeze";
+    assert!(remedy.ends_with(command), "{remedy}");
+
+    // Version 1, where the freezer may share its hierarchy.
+    table("7:cpuset,freezer", "jobs/backup");
+    group("freezer/jobs/backup", "freezer.state", "FROZEN\n");
+    group("freezer/jobs/backup", "freezer.self_freezing", "0\n");
+    group("freezer/jobs", "freezer.self_freezing", "1\n");
+    let remedy = halted(&guest).1;
+    let command = ": echo THAWED >/sys/fs/cgroup/freezer/jobs/freezer.state";
+    assert!(remedy.ends_with(command), "{remedy}");
+}
+
 /// What is found while an agent answers one question with this line.
 fn answering(guest: &Guest, line: &str) -> Report {
     let socket = guest.path("run/hv-vssd/control");
