@@ -9,7 +9,7 @@ use std::io::{Read, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::ExitStatusExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::time::Instant;
 
@@ -263,6 +263,155 @@ fn neither_the_service_nor_its_guardian_nor_a_freeze_by_hand_leaves_a_core() {
             }
         }
         assert_eq!(cores(place), [""; 0]);
+    });
+}
+
+/// A control group of its own, with these processes in it, frozen until it is dropped; `None` where none can be had.
+struct FrozenGroup {
+    place: PathBuf,
+    switch: (&'static str, &'static str, &'static str),
+    pids: Vec<u32>,
+}
+
+impl FrozenGroup {
+    /// Of version 2, or of version 1.
+    fn new(root: &str, pids: &[u32]) -> Option<Self> {
+        let switch = match root.ends_with("freezer") {
+            true => ("freezer.state", "FROZEN", "THAWED"),
+            false => ("cgroup.freeze", "1", "0"),
+        };
+        let place = Path::new(root).join(format!("hv-vssd-test-{}", std::process::id()));
+        fs::create_dir(&place).ok()?;
+        let group = Self {
+            place,
+            switch,
+            pids: pids.to_vec(),
+        };
+        let (file, on, _) = switch;
+        if !group.place.join(file).exists() {
+            return None;
+        }
+        for pid in pids {
+            fs::write(group.place.join("cgroup.procs"), pid.to_string()).unwrap();
+        }
+        fs::write(group.place.join(file), on).unwrap();
+        Some(group)
+    }
+}
+
+impl Drop for FrozenGroup {
+    fn drop(&mut self) {
+        let (file, _, off) = self.switch;
+        let _ = fs::write(self.place.join(file), off);
+        for pid in &self.pids {
+            let root = self.place.parent().unwrap().join("cgroup.procs");
+            let _ = fs::write(root, pid.to_string());
+        }
+        let _ = fs::remove_dir(&self.place);
+    }
+}
+
+/// What a command prints, which must not take long.
+fn told(words: &[&str]) -> (Option<i32>, String, String) {
+    let started = Instant::now();
+    let Output {
+        status,
+        stdout,
+        stderr,
+    } = Command::new(PROGRAM).args(words).output().unwrap();
+    assert!(started.elapsed().as_secs() < 4, "{words:?}");
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    (status.code(), text(stdout), text(stderr))
+}
+
+/// `status` says `why`, and `thaw` thaws all the same.
+fn is_told_and_thawed_without(disk: &Disk, why: &str) {
+    let (status, _, err) = told(&["status"]);
+    assert_eq!(status, Some(1));
+    assert!(err.contains(why), "{err}");
+    let (status, out, err) = told(&["thaw"]);
+    assert_eq!(status, Some(0), "{err}");
+    let thawed = format!("{}: thawed\n", disk.mount_point.display());
+    assert_eq!(out, thawed);
+    assert!(
+        err.contains(why) && err.contains("thawing without it"),
+        "{err}"
+    );
+    assert!(!disk.is_frozen());
+}
+
+#[test]
+fn sigstopped_agent_and_guardian_are_told_and_thawed_without() {
+    in_namespace(|place| {
+        own_run();
+        let disk = Disk::new(place, "disk", "ext4");
+        let service = Service::start(place, &[]);
+        let mut command = freeze(&disk, &[], place);
+        let all = [service.pid(), child_of(service.pid())];
+        for pid in all {
+            send(pid, Signal::SIGSTOP as i32);
+            until("the stop", || state(pid) == 'T');
+        }
+        let pid = service.pid();
+        let why = format!("the agent, process {pid}, is stopped by a signal");
+        is_told_and_thawed_without(&disk, &why);
+        let (_, _, err) = told(&["status"]);
+        assert!(
+            err.contains(&format!("'kill -CONT {pid}' lets it go on")),
+            "{err}"
+        );
+        for pid in all {
+            send(pid, Signal::SIGCONT as i32);
+        }
+        until("an answer", || service.status().is_some());
+        command.kill().unwrap();
+        command.wait().unwrap();
+    });
+}
+
+#[test]
+fn agent_and_guardian_in_a_frozen_cgroup_are_told_and_thawed_without() {
+    in_namespace(|place| {
+        own_run();
+        let disk = Disk::new(place, "disk", "ext4");
+        let service = Service::start(place, &[]);
+        for root in [
+            "/sys/fs/cgroup",
+            "/sys/fs/cgroup/unified",
+            "/sys/fs/cgroup/freezer",
+        ] {
+            let mut command = freeze(&disk, &[], place);
+            let all = [service.pid(), child_of(service.pid())];
+            let group = FrozenGroup::new(root, &all);
+            if let Some(group) = &group {
+                let place = group.place.display().to_string();
+                let switch = group.place.join(group.switch.0);
+                until("the agent to be frozen", || {
+                    let text = fs::read_to_string(&switch).unwrap();
+                    text.trim() == group.switch.1
+                });
+                is_told_and_thawed_without(&disk, "the control group of hv-vssd is frozen");
+                let (_, _, err) = told(&["status"]);
+                assert!(
+                    err.contains(&format!("'echo {} >{place}/", group.switch.2)),
+                    "{err}"
+                );
+            }
+            eprintln!(
+                "{root}: {}",
+                if group.is_some() {
+                    "frozen"
+                } else {
+                    "left out"
+                }
+            );
+            drop(group);
+            command.kill().unwrap();
+            command.wait().unwrap();
+            until("an idle agent", || {
+                service.status().is_some_and(|status| status.hold.is_none())
+            });
+        }
     });
 }
 

@@ -6,13 +6,14 @@ use std::time::Duration;
 use serde::Serialize;
 
 use super::{CommandResult, print};
-use crate::agent::single::{self, Single};
+use crate::agent::single::{self, Single, SingleError};
+use crate::check::Halted;
 use crate::config::Config;
 use crate::confine;
 use crate::control::{self, Client, ClientError, Request, Thawed};
 use crate::hooks::{self, Applications, Hooks, Run};
 use crate::quiesce::ledger;
-use crate::quiesce::recovery::{self, Outcome, Thaw};
+use crate::quiesce::recovery::{self, LOOK_UP_LIMIT, Outcome, PathOutcome, Thaw};
 
 /// An agent that is not stopped thaws in milliseconds. One that is, or waits for a stuck disk, is done without.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -24,7 +25,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// checkpoint makes the host's backup fail, as it must. Needs root. Exit status 1 if anything could not be thawed.
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
-    /// Mount points to thaw, whoever froze them
+    /// Thaw the file systems that these paths lie on, whoever froze them: mount points, files, block devices
     #[arg(value_name = "PATH", conflicts_with = "all")]
     paths: Vec<PathBuf>,
     /// Thaw every file system that a checkpoint would freeze, whoever froze it
@@ -44,10 +45,42 @@ struct Shown<'a> {
 
 #[derive(Serialize)]
 struct ThawedShown<'a> {
+    /// The path that was given, if one was.
+    path: Option<&'a str>,
+    /// The mount point.
     name: &'a str,
     /// `thawed`, `not-frozen` or `failed`.
     result: &'static str,
     error: Option<String>,
+    /// The path's look-up did not return, so that the mount table alone named the file system.
+    is_guess: bool,
+}
+
+/// One line of the output.
+struct Row {
+    path: Option<String>,
+    outcome: Outcome,
+    is_guess: bool,
+}
+
+impl From<Outcome> for Row {
+    fn from(outcome: Outcome) -> Self {
+        Self {
+            path: None,
+            outcome,
+            is_guess: false,
+        }
+    }
+}
+
+impl From<PathOutcome> for Row {
+    fn from(found: PathOutcome) -> Self {
+        Self {
+            path: Some(found.path),
+            outcome: found.outcome,
+            is_guess: found.is_guess,
+        }
+    }
 }
 
 #[derive(Serialize)]
@@ -60,20 +93,30 @@ struct HookShown<'a> {
 
 pub(super) fn main(arguments: &Arguments) -> CommandResult {
     confine::require_capabilities()?;
-    let mut outcomes = Vec::new();
+    confine::raise_open_files();
+    let mut rows: Vec<Row> = Vec::new();
     if !arguments.all && arguments.paths.is_empty() {
-        outcomes.extend(by_agent(Path::new(control::DEFAULT_PATH)));
+        let held = by_agent(Path::new(control::DEFAULT_PATH));
+        rows.extend(held.into_iter().map(Row::from));
     }
-    let single = Single::acquire(Path::new(single::DEFAULT_PATH));
-    let left = if arguments.all {
-        recovery::all()?
+    let path = Path::new(single::DEFAULT_PATH);
+    let single = Single::acquire(path)
+        .map(Some)
+        .or_else(|error| match error {
+            // Where nothing can be written no agent need be running.
+            SingleError::Lock { .. } => Single::acquire_existing(path),
+            running => Err(running),
+        });
+    if arguments.all {
+        rows.extend(recovery::all()?.into_iter().map(Row::from));
     } else if arguments.paths.is_empty() {
         // A living agent's record stays: it has to say itself that its hold was broken.
-        recovery::by_ledger(Path::new(ledger::DEFAULT_PATH), single.is_ok())?
+        let left = recovery::by_ledger(Path::new(ledger::DEFAULT_PATH), single.is_ok())?;
+        rows.extend(left.into_iter().map(Row::from));
     } else {
-        recovery::by_paths(&arguments.paths)?
-    };
-    outcomes.extend(left);
+        let thawed = recovery::by_paths(&arguments.paths)?;
+        rows.extend(thawed.into_iter().map(Row::from));
+    }
     // A living agent calls its hooks itself.
     let runs = if single.is_ok() && arguments.paths.is_empty() {
         let settings = Config::load(None).unwrap_or_default().hooks;
@@ -84,11 +127,11 @@ pub(super) fn main(arguments: &Arguments) -> CommandResult {
         Vec::new()
     };
     if arguments.json {
-        print::json(&shown(&outcomes, &runs))?;
+        print::json(&shown(&rows, &runs))?;
     } else {
-        print::text(&text(&outcomes, &runs))?;
+        print::text(&text(&rows, &runs))?;
     }
-    if outcomes.iter().any(|outcome| outcome.result.is_err()) {
+    if rows.iter().any(|row| row.outcome.result.is_err()) {
         return Err("not everything could be thawed".into());
     }
     if runs.iter().any(|run| run.failure.is_some()) {
@@ -99,6 +142,11 @@ pub(super) fn main(arguments: &Arguments) -> CommandResult {
 
 /// What a running agent held. One that does not answer is done without: its ledger tells what it has frozen.
 fn by_agent(socket: &Path) -> Vec<Outcome> {
+    if let Some(halted) = Halted::agent() {
+        let remedy = halted.remedy();
+        eprintln!("hv-vssd: {halted}; thawing without it ('{remedy}' lets it go on)");
+        return Vec::new();
+    }
     let asked = Client::connect(socket).and_then(|mut agent| {
         let _ = agent.set_patience(Some(PATIENCE));
         agent.ask::<Thawed>(&Request::Thaw)
@@ -119,19 +167,31 @@ fn by_agent(socket: &Path) -> Vec<Outcome> {
     }
 }
 
-fn text(outcomes: &[Outcome], runs: &[Run]) -> String {
+fn text(rows: &[Row], runs: &[Run]) -> String {
     let mut text = String::new();
-    if runs.is_empty() && outcomes.is_empty() {
+    if runs.is_empty() && rows.is_empty() {
         text.push_str(
             "nothing is on record as left frozen; name mount points, or use --all, to thaw what someone else froze\n",
         );
     }
-    for Outcome { name, result } in outcomes {
+    for row in rows {
+        let Outcome { name, result } = &row.outcome;
+        // The mount point too, where another path was given: it says what was thawed.
+        match row.path.as_ref().filter(|path| *path != name) {
+            Some(path) => text += &format!("{path} (on {name})"),
+            None => text += name,
+        }
         text += &match result {
-            Ok(Thaw::Thawed) => format!("{name}: thawed\n"),
-            Ok(Thaw::NotFrozen) => format!("{name}: was not frozen\n"),
-            Err(error) => format!("{name}: NOT THAWED: {error}\n"),
+            Ok(Thaw::Thawed) => ": thawed\n".to_owned(),
+            Ok(Thaw::NotFrozen) => ": was not frozen\n".to_owned(),
+            Err(error) => format!(": NOT THAWED: {error}\n"),
         };
+        if row.is_guess {
+            text += &format!(
+                "    its look-up did not return within {} s, so this is by the mount table alone; name the mount point if it is another one ('hv-vssd plan --all')\n",
+                LOOK_UP_LIMIT.as_secs()
+            );
+        }
     }
     for run in runs {
         text += &match &run.failure {
@@ -145,15 +205,17 @@ fn text(outcomes: &[Outcome], runs: &[Run]) -> String {
     text
 }
 
-fn shown<'a>(outcomes: &'a [Outcome], runs: &'a [Run]) -> Shown<'a> {
-    let file_system = |outcome: &'a Outcome| ThawedShown {
-        name: &outcome.name,
-        result: match outcome.result {
+fn shown<'a>(rows: &'a [Row], runs: &'a [Run]) -> Shown<'a> {
+    let file_system = |row: &'a Row| ThawedShown {
+        path: row.path.as_deref(),
+        name: &row.outcome.name,
+        result: match row.outcome.result {
             Ok(Thaw::Thawed) => "thawed",
             Ok(Thaw::NotFrozen) => "not-frozen",
             Err(_) => "failed",
         },
-        error: outcome.result.as_ref().err().map(ToString::to_string),
+        error: row.outcome.result.as_ref().err().map(ToString::to_string),
+        is_guess: row.is_guess,
     };
     let hook = |run: &'a Run| HookShown {
         name: &run.name,
@@ -161,7 +223,7 @@ fn shown<'a>(outcomes: &'a [Outcome], runs: &'a [Run]) -> Shown<'a> {
         output: run.output.lines().collect(),
     };
     Shown {
-        file_systems: outcomes.iter().map(file_system).collect(),
+        file_systems: rows.iter().map(file_system).collect(),
         hooks: runs.iter().map(hook).collect(),
     }
 }

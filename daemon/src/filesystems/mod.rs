@@ -39,7 +39,7 @@ pub use blockdev::BlockDevice;
 pub(crate) use blockdev::btrfs_members;
 pub use device::DeviceNumber;
 pub(crate) use kinds::Kind;
-pub use lookup::{LookupError, devices_at, planned_at};
+pub use lookup::{Located, LookupError, devices_at, locate, planned_at};
 pub use mount_table::MountTable;
 pub use mountinfo::Mount;
 pub use namespaces::Namespace;

@@ -19,7 +19,9 @@ use super::target::Target;
 use super::writers::{Freezer, Search, WriterRules, Writers, freezers};
 use crate::config::Config;
 use crate::filesystems::text::printable;
-use crate::filesystems::{DeviceNumber, Plan, Policy, ScanError, scan};
+use crate::filesystems::{
+    DeviceNumber, Located, LookupError, Plan, Policy, ScanError, locate, scan,
+};
 
 /// The guardian of a dead agent thaws within this time, unless a device is stuck.
 const GUARDIAN_TIMEOUT: Duration = Duration::from_secs(2);
@@ -35,6 +37,9 @@ const POLL_INTERVAL: Duration = Duration::from_millis(20);
 
 /// Attempts that have not returned: one for each file system, however often it is asked for.
 static UNDER_WAY: Mutex<Vec<(DeviceNumber, JoinHandle<()>)>> = Mutex::new(Vec::new());
+
+/// How long the look-ups of all paths together may take: a healthy one takes microseconds, that on a dead server for ever.
+pub const LOOK_UP_LIMIT: Duration = Duration::from_secs(3);
 
 /// What became of one file system.
 #[derive(Debug)]
@@ -216,37 +221,59 @@ fn end_hurry() {
     }
 }
 
-/// Thaws the file systems mounted at these paths.
+/// What became of the file system that a path lies on.
+#[derive(Debug)]
+pub struct PathOutcome {
+    /// As it was given.
+    pub path: String,
+    /// Of its file system, by its mount point; of the path itself, if that leads to none.
+    pub outcome: Outcome,
+    /// The path's look-up did not return in time, and the mount table alone named the file system.
+    pub is_guess: bool,
+}
+
+/// Thaws the file systems that these paths lie on, each once; whoever froze them. See [`locate`].
 ///
 /// # Errors
 /// As [`by_ledger`].
-pub fn by_paths(paths: &[PathBuf]) -> Result<Vec<Outcome>, RecoveryError> {
-    let scan = scan()?;
-    let outcome = |path: &PathBuf| {
-        // Not resolved in the file system: that would look up a path on what is frozen.
-        let mount = scan
-            .mounts
-            .iter()
-            .rev()
-            .find(|mount| mount.mount_point == path);
-        match mount {
-            Some(mount) => thaw_all(std::iter::once(Target {
-                dev: mount.dev,
-                fstype: mount.fstype.to_owned(),
-                source: PathBuf::from(mount.source),
-                place: path.clone(),
-                mounts: vec![(mount.id, mount.mount_point.to_owned())],
-            })),
-            None => vec![Outcome {
-                name: printable(path),
-                result: Err(
-                    "nothing is mounted there: name a mount point as 'hv-vssd plan' shows it"
-                        .to_owned(),
-                ),
-            }],
+pub fn by_paths(paths: &[PathBuf]) -> Result<Vec<PathOutcome>, RecoveryError> {
+    let located = locate(paths, LOOK_UP_LIMIT)?;
+    let mut each_once: Vec<&Located> = Vec::new();
+    for found in located.iter().flatten() {
+        if !each_once.iter().any(|known| known.dev == found.dev) {
+            each_once.push(found);
         }
+    }
+    let thawed = thaw_all(each_once.iter().map(|found| Target {
+        dev: found.dev,
+        fstype: found.fstype.clone(),
+        source: found.source.clone(),
+        place: found.mount_point.clone(),
+        mounts: vec![(found.id, found.mount_point.clone())],
+    }));
+    let result = |dev| {
+        let mut all = each_once.iter().zip(&thawed);
+        let of_it = all.find(|(found, _)| found.dev == dev);
+        of_it.map_or_else(
+            || Err("it was not tried".to_owned()),
+            |(_, outcome)| outcome.result.clone(),
+        )
     };
-    Ok(paths.iter().flat_map(outcome).collect())
+    let outcome = |(path, found): (&PathBuf, &Result<Located, LookupError>)| PathOutcome {
+        path: printable(path),
+        outcome: match found {
+            Ok(found) => Outcome {
+                name: printable(&found.mount_point),
+                result: result(found.dev),
+            },
+            Err(error) => Outcome {
+                name: printable(path),
+                result: Err(with_causes(error)),
+            },
+        },
+        is_guess: found.as_ref().is_ok_and(|found| found.is_guess),
+    };
+    Ok(paths.iter().zip(&located).map(outcome).collect())
 }
 
 /// Thaws every file system that a checkpoint would freeze, in reverse order.

@@ -135,7 +135,7 @@ fn a_start_on_a_read_only_run_thaws() {
         let disk = Disk::new(place, "disk", "ext4");
         let words = [&[PROGRAM][..], &NO_DEVICE].concat();
         let lock = Path::new(RUN).join("lock");
-        let mut start = || {
+        let start = || {
             freeze(&disk);
             record(&ledger, &[(&disk, Mark::Frozen)]);
             read_only();

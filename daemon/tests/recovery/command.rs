@@ -82,12 +82,12 @@ fn the_command_thaws_the_named_mount_points_whoever_froze_them() {
         );
         assert!(!disks[0].is_frozen());
         assert!(disks[1].is_frozen(), "it was not named");
-        // A name that is no mount point does not keep the others.
-        let (status, out, err) = thaw(&[place, one, two]);
+        // A name that leads nowhere does not keep the others.
+        let (status, out, err) = thaw(&[&place.join("none"), one, two]);
         assert_eq!(status, Some(1));
         let lines: Vec<&str> = out.lines().collect();
         assert!(
-            lines[0].contains("NOT THAWED: nothing is mounted there"),
+            lines[0].contains("none: NOT THAWED: ") && lines[0].contains("No such file"),
             "{out}"
         );
         assert!(lines[1].ends_with(": was not frozen"), "{out}");
@@ -120,11 +120,13 @@ fn the_command_tells_a_program_what_it_did() {
         let json = Path::new("--json");
         let point = disk.mount_point.to_str().unwrap();
         for (result, error) in [("thawed", false), ("not-frozen", false), ("failed", true)] {
-            let path = if error { place } else { Path::new(point) };
+            let none = place.join("none");
+            let path = if error { &*none } else { Path::new(point) };
             let (status, out, _) = thaw(&[json, path]);
             assert_eq!(status, Some(i32::from(error)));
             let told: serde_json::Value = serde_json::from_str(&out).unwrap();
             let file_system = &told["file_systems"][0];
+            assert_eq!(file_system["path"], path.to_str().unwrap());
             assert_eq!(file_system["name"], path.to_str().unwrap());
             assert_eq!(file_system["result"], result);
             assert_eq!(file_system["error"].is_string(), error);

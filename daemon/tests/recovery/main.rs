@@ -4,6 +4,7 @@
 
 mod at_start;
 mod command;
+mod paths;
 #[path = "../scratch/mod.rs"]
 mod scratch;
 mod thaw_all;

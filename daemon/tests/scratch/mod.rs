@@ -152,6 +152,11 @@ impl Disk {
         self.device.path()
     }
 
+    /// Wherever it is mounted.
+    pub(crate) fn freeze(&self) {
+        freeze::freeze(&self.root).unwrap();
+    }
+
     pub(crate) fn is_frozen(&self) -> bool {
         // Someone who does not own the freeze learns of it by failing to make one.
         match freeze::freeze(&self.root) {
