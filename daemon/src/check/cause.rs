@@ -45,6 +45,8 @@ pub enum Cause {
     FrozenAlready,
     /// A device takes no writes.
     DeviceSuspended,
+    /// The kernel cannot count a device's suspension within a hold.
+    SnapshotInHold,
     /// Read-only since an error.
     ReadOnlyAfterError,
     /// On a disk that the host's image does not have.
@@ -59,7 +61,7 @@ pub enum Cause {
 
 impl Cause {
     /// All of them, in the order of the docs.
-    pub const ALL: [Self; 25] = [
+    pub const ALL: [Self; 26] = [
         Self::NotHyperV,
         Self::NoVmbus,
         Self::ServiceOff,
@@ -80,6 +82,7 @@ impl Cause {
         Self::Excluded,
         Self::FrozenAlready,
         Self::DeviceSuspended,
+        Self::SnapshotInHold,
         Self::ReadOnlyAfterError,
         Self::NotInImage,
         Self::HookRefused,
@@ -111,6 +114,7 @@ impl Cause {
             Self::Excluded => "excluded",
             Self::FrozenAlready => "frozen-already",
             Self::DeviceSuspended => "device-suspended",
+            Self::SnapshotInHold => "snapshot-in-hold",
             Self::ReadOnlyAfterError => "read-only-after-error",
             Self::NotInImage => "not-in-image",
             Self::HookRefused => "hook-refused",

@@ -62,6 +62,8 @@ pub struct Machine {
     pub device: bool,
     /// The device has a node below /dev.
     pub node: bool,
+    /// The kernel's version, such as 6.12, where it tells.
+    pub kernel: Option<(u32, u32)>,
 }
 
 impl Machine {
@@ -124,6 +126,8 @@ pub struct Settings {
 pub struct Disks {
     /// A file system, and the device beneath it that takes no writes.
     pub suspended: Vec<(String, String)>,
+    /// File systems that are frozen and lie on device mapper.
+    pub mapped: Vec<String>,
     /// File systems that were mounted writable and are so no more.
     pub broken: Vec<Broken>,
 }

@@ -139,7 +139,18 @@ fn machine(places: &Places) -> Machine {
         device,
         node: fs::symlink_metadata(below_root(&places.root, hvutil_sys::device::DEFAULT_PATH))
             .is_ok(),
+        kernel: kernel(&places.root),
     }
+}
+
+/// The first two numbers of its release (`man 5 proc`).
+fn kernel(root: &Path) -> Option<(u32, u32)> {
+    let release = fs::read_to_string(root.join("proc/sys/kernel/osrelease")).ok()?;
+    let mut numbers = release
+        .trim()
+        .split(|c: char| !c.is_ascii_digit())
+        .map(|number| number.parse().ok());
+    numbers.next().flatten().zip(numbers.next().flatten())
 }
 
 fn settings(config: Result<&Config, &ConfigError>) -> Settings {
@@ -189,9 +200,14 @@ fn hooks(places: &Places, config: Option<&Config>) -> Hooks {
 
 fn disks(scan: &Scan, plan: &Plan, roots: &Roots) -> Disks {
     let mut suspended = Vec::new();
+    let mut mapped = Vec::new();
     for superblock in plan.superblocks() {
         let place = printable(superblock.mount_point());
-        for name in below(scan, superblock.dev) {
+        let names = below(scan, superblock.dev);
+        if names.iter().any(|name| name.starts_with("dm-")) {
+            mapped.push(place.clone());
+        }
+        for name in names {
             let mapper = roots.sys.join("block").join(name).join("dm");
             let read = |file| fs::read_to_string(mapper.join(file)).unwrap_or_default();
             if read("suspended").trim() == "1" {
@@ -201,6 +217,7 @@ fn disks(scan: &Scan, plan: &Plan, roots: &Roots) -> Disks {
     }
     Disks {
         suspended,
+        mapped,
         broken: broken(scan, plan, roots),
     }
 }

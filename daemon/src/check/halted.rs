@@ -135,11 +135,11 @@ impl Version {
         let is_unit = [".service", ".slice", ".scope"]
             .iter()
             .any(|kind| name.ends_with(kind));
-        let place = printable(&Path::new("/").join(mount).join(found));
+        let place = printable(Path::new("/").join(mount).join(found));
         let remedy = match is_unit {
             true => format!("systemctl thaw {}", printable(Path::new(&*name))),
             false => self.off.replace("GROUP", place.trim_end_matches('/')),
         };
-        Some((printable(&Path::new("/").join(found)), remedy))
+        Some((printable(Path::new("/").join(found)), remedy))
     }
 }

@@ -134,6 +134,47 @@ fn disks_that_do_not_serve_are_told() {
 }
 
 #[test]
+fn an_lvm_snapshot_within_a_hold_is_warned_of_where_the_kernel_loses_count() {
+    let guest = Guest::healthy();
+    let found = || -> Option<String> {
+        let report = guest.report();
+        assert_eq!(report.outcome, Outcome::FileSystemConsistent);
+        let mut findings = report.findings.into_iter();
+        let found = findings.find(|finding| finding.code == Cause::SnapshotInHold);
+        found.map(|finding| {
+            assert_eq!(finding.severity, Severity::Note);
+            finding.finding
+        })
+    };
+    let runs = |release: &str| guest.write("proc/sys/kernel/osrelease", release);
+    runs("6.12.48+deb13-cloud-amd64\n");
+    assert_eq!(found(), None, "nothing is on device mapper");
+    guest.write(
+        "proc/self/mountinfo",
+        "1 0 8:1 / / rw - ext4 /dev/sda1 rw\n2 1 253:0 / /srv rw - xfs /dev/mapper/vg-srv rw\n",
+    );
+    guest.write("sys/devices/dm-0/dev", "253:0\n");
+    fs::create_dir_all(guest.path("sys/dev/block")).unwrap();
+    symlink("../../devices/dm-0", guest.path("sys/dev/block/253:0")).unwrap();
+    let text = found().unwrap();
+    assert!(text.ends_with("On device mapper are: /srv."), "{text}");
+    for (release, is_defective) in [
+        ("5.10.0-32-amd64", false),
+        ("6.7.12\n", false),
+        ("6.8.0-45-generic\n", true),
+        ("6.18-rc1\n", true),
+        ("7.0.0\n", true),
+        ("7.2.9\n", true),
+        ("7.3.0\n", false),
+        ("10.1\n", false),
+        ("odd\n", false),
+    ] {
+        runs(release);
+        assert_eq!(found().is_some(), is_defective, "{release}");
+    }
+}
+
+#[test]
 fn disks_from_elsewhere_are_told() {
     let guest = Guest::healthy();
     guest.write(
