@@ -332,6 +332,7 @@ impl From<Entry> for Target {
 
 #[cfg(test)]
 mod tests {
+    use super::super::protocol::By;
     use super::*;
 
     fn target(dev: u32, mount_point: &str) -> Target {
@@ -391,7 +392,7 @@ mod tests {
         assert!(!record.is_alone(), "its maker lives");
         ledger.set(1, Mark::Freezing);
         assert_eq!(
-            record.cell(1).swap(Mark::Frozen, Mark::Thawing),
+            record.cell(1).swap(Mark::Frozen, Mark::Thawing(By::Agent)),
             Err(Mark::Freezing)
         );
         assert_eq!(record.cell(1).swap(Mark::Freezing, Mark::GivenUp), Ok(()));

@@ -4,11 +4,24 @@
 //! the agent, in its guardian, in the processes that make the calls, in the next start, and in a test that tries every
 //! order of their steps and every death in between (`tests/protocol_model.rs`).
 //!
-//! The rules in short: a call is made by whoever has won the mark before it. A mark of a call in progress (`?`, `x`, `~`) is
-//! another's to settle only once the process that makes the call is known to have ended: until then a `FITHAW` that succeeds could only
-//! hit someone else's freeze.
+//! The rules in short: a call is made by whoever has won the mark before it, and the mark of a call in progress tells whose call
+//! that is. It is another's to settle only once that process is known to have ended, and one of the others wins it first: until then a
+//! `FITHAW` that succeeds could only hit someone else's freeze.
 
 use std::io;
+
+/// Who calls `FITHAW`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum By {
+    /// The process that makes the calls on this file system.
+    Freezer,
+    /// The agent itself: where there is no such process, or it has died.
+    Agent,
+    /// A child of the guardian's.
+    Guardian,
+    /// A later start, or `hv-vssd thaw`.
+    Start,
+}
 
 /// How far the freeze of a file system is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -23,8 +36,8 @@ pub enum Mark {
     Frozen,
     /// Not frozen by us: the call failed, or someone else had frozen it.
     NotOurs,
-    /// Someone is about to thaw it, or does: the agent or its guardian, whoever set this first.
-    Thawing,
+    /// This one is about to thaw it, or does: whoever set this first.
+    Thawing(By),
     /// Thawed, found unfrozen, or never to be frozen.
     Thawed,
     /// `FITHAW` failed.
@@ -41,7 +54,10 @@ impl Mark {
             Self::GivenUp => b'x',
             Self::Frozen => b'F',
             Self::NotOurs => b'-',
-            Self::Thawing => b'~',
+            Self::Thawing(By::Freezer) => b'~',
+            Self::Thawing(By::Agent) => b'a',
+            Self::Thawing(By::Guardian) => b'g',
+            Self::Thawing(By::Start) => b's',
             Self::Thawed => b'T',
             Self::Failed => b'!',
         }
@@ -55,7 +71,10 @@ impl Mark {
             b'x' => Self::GivenUp,
             b'F' => Self::Frozen,
             b'-' => Self::NotOurs,
-            b'~' => Self::Thawing,
+            b'~' => Self::Thawing(By::Freezer),
+            b'a' => Self::Thawing(By::Agent),
+            b'g' => Self::Thawing(By::Guardian),
+            b's' => Self::Thawing(By::Start),
             b'T' => Self::Thawed,
             b'!' => Self::Failed,
             _ => Self::Freezing,
@@ -67,14 +86,14 @@ impl Mark {
     pub const fn wants_thaw(self) -> bool {
         matches!(
             self,
-            Self::Freezing | Self::GivenUp | Self::Frozen | Self::Thawing | Self::Failed
+            Self::Freezing | Self::GivenUp | Self::Frozen | Self::Thawing(_) | Self::Failed
         )
     }
 
     /// A call on it has not returned, as far as the mark tells.
     #[must_use]
     pub const fn is_in_call(self) -> bool {
-        matches!(self, Self::Freezing | Self::GivenUp | Self::Thawing)
+        matches!(self, Self::Freezing | Self::GivenUp | Self::Thawing(_))
     }
 }
 
@@ -190,12 +209,23 @@ impl Part for FreezePart {
 }
 
 /// A thaw of what was frozen, by the agent or by the process that makes its calls.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub struct ThawPart(ThawAt);
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct ThawPart {
+    by: By,
+    at: ThawAt,
+}
 
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+impl ThawPart {
+    /// For the one that makes the call.
+    #[must_use]
+    pub const fn new(by: By) -> Self {
+        let at = ThawAt::Claim;
+        Self { by, at }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum ThawAt {
-    #[default]
     Claim,
     Call,
     Note(End),
@@ -203,22 +233,23 @@ enum ThawAt {
 
 impl Part for ThawPart {
     fn next(&mut self, seen: Seen) -> Step {
-        let (at, step) = match (self.0, seen) {
+        let mine = Mark::Thawing(self.by);
+        let (at, step) = match (self.at, seen) {
             (ThawAt::Claim, Seen::Swapped(Ok(()))) => (ThawAt::Call, Step::Thaw),
             // One that failed before is tried again.
             (ThawAt::Claim, Seen::Swapped(Err(Mark::Failed))) => {
-                (ThawAt::Claim, Step::Swap(Mark::Failed, Mark::Thawing))
+                (ThawAt::Claim, Step::Swap(Mark::Failed, mine))
             }
             (ThawAt::Claim, Seen::Swapped(Err(_))) => (ThawAt::Claim, Step::End(End::Taken)),
-            (ThawAt::Claim, _) => (ThawAt::Claim, Step::Swap(Mark::Frozen, Mark::Thawing)),
+            (ThawAt::Claim, _) => (ThawAt::Claim, Step::Swap(Mark::Frozen, mine)),
             (ThawAt::Call, Seen::Called(called)) => {
-                let (end, step) = noted(called);
+                let (end, step) = noted(called, self.by);
                 (ThawAt::Note(end), step)
             }
             (ThawAt::Call, _) => (ThawAt::Call, Step::Thaw),
             (ThawAt::Note(end), _) => (ThawAt::Note(end), Step::End(end)),
         };
-        self.0 = at;
+        self.at = at;
         step
     }
 }
@@ -240,19 +271,69 @@ impl Part for GiveUpPart {
     }
 }
 
-/// What a rescuer knows of the others.
+/// What a rescuer knows of the others: of whom it is not sure that their calls on the file system have ended. Such a call, and what
+/// follows from it, is its caller's own to note.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Known {
-    /// Whoever may be in a call on the file system lives: its call, and what follows from it, is its own to note.
-    pub in_call: bool,
+    /// The process that makes the calls may live.
+    pub freezer: bool,
+    /// The agent may live, or a thread of it.
+    pub agent: bool,
+    /// A child of the guardian's that thaws may live.
+    pub guardian: bool,
+    /// A later start may be thawing.
+    pub start: bool,
     /// The agent is gone, or has had time enough: what it failed to thaw is tried in its place.
     pub failed_too: bool,
+}
+
+impl Known {
+    /// Whether the call that this mark tells of may be in progress, or its caller still has to note how it went.
+    #[must_use]
+    pub const fn is_in_call(self, mark: Mark) -> bool {
+        match mark {
+            Mark::Freezing | Mark::GivenUp | Mark::Thawing(By::Freezer) => self.freezer,
+            Mark::Thawing(By::Agent) => self.agent,
+            Mark::Thawing(By::Guardian) => self.guardian,
+            Mark::Thawing(By::Start) => self.start,
+            Mark::Planned | Mark::Frozen | Mark::NotOurs | Mark::Thawed | Mark::Failed => false,
+        }
+    }
+}
+
+/// What a rescuer has to do about a mark.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Needs {
+    /// It is settled, or its caller's.
+    Nothing,
+    /// This mark in its place, and no call.
+    Mark(Mark),
+    /// A [`RescuePart`], which may wait in a call.
+    Call,
+}
+
+impl Known {
+    /// For a rescuer who may not wait: what it can do without a call, it does as one swap of what it found.
+    #[must_use]
+    pub const fn needs(self, found: Mark) -> Needs {
+        match found {
+            Mark::Planned | Mark::NotOurs => Needs::Mark(Mark::Thawed),
+            Mark::Freezing if self.freezer => Needs::Mark(Mark::GivenUp),
+            Mark::GivenUp | Mark::Thawing(_) if self.is_in_call(found) => Needs::Nothing,
+            Mark::Failed if !self.failed_too => Needs::Nothing,
+            Mark::Thawed => Needs::Nothing,
+            Mark::Freezing | Mark::GivenUp | Mark::Frozen | Mark::Thawing(_) | Mark::Failed => {
+                Needs::Call
+            }
+        }
+    }
 }
 
 /// A thaw for someone who cannot: by the guardian, by the process that made the calls when agent and guardian are gone, or by the
 /// next start. What is not frozen yet never is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct RescuePart {
+    by: By,
     known: Known,
     at: RescueAt,
 }
@@ -268,8 +349,9 @@ enum RescueAt {
 impl RescuePart {
     /// For a rescuer who knows this.
     #[must_use]
-    pub const fn new(known: Known) -> Self {
+    pub const fn new(by: By, known: Known) -> Self {
         Self {
+            by,
             known,
             at: RescueAt::Claim(Mark::Thawed),
         }
@@ -281,11 +363,10 @@ impl RescuePart {
         match found {
             Mark::Planned | Mark::NotOurs => swap(Mark::Thawed),
             Mark::Freezing => swap(Mark::GivenUp),
-            Mark::GivenUp | Mark::Thawing if self.known.in_call => end(End::InCall),
+            Mark::GivenUp | Mark::Thawing(_) if self.known.is_in_call(found) => end(End::InCall),
             // Its process has ended before the call, in it or after it: how that went, nobody has noted.
-            Mark::GivenUp | Mark::Frozen => swap(Mark::Thawing),
-            Mark::Thawing => (RescueAt::Call, Step::Thaw),
-            Mark::Failed if self.known.failed_too => swap(Mark::Thawing),
+            Mark::GivenUp | Mark::Frozen | Mark::Thawing(_) => swap(Mark::Thawing(self.by)),
+            Mark::Failed if self.known.failed_too => swap(Mark::Thawing(self.by)),
             Mark::Failed => end(End::Taken),
             Mark::Thawed => end(End::Withdrawn),
         }
@@ -296,14 +377,16 @@ impl Part for RescuePart {
     fn next(&mut self, seen: Seen) -> Step {
         let (at, step) = match (self.at, seen) {
             (RescueAt::Claim(_), Seen::Swapped(Err(found))) => self.claim(found),
-            (RescueAt::Claim(Mark::Thawing), Seen::Swapped(Ok(()))) => (RescueAt::Call, Step::Thaw),
+            (RescueAt::Claim(Mark::Thawing(_)), Seen::Swapped(Ok(()))) => {
+                (RescueAt::Call, Step::Thaw)
+            }
             (RescueAt::Claim(Mark::GivenUp), Seen::Swapped(Ok(()))) => self.claim(Mark::GivenUp),
             (RescueAt::Claim(_), Seen::Swapped(Ok(()))) => {
                 (RescueAt::Note(End::Withdrawn), Step::End(End::Withdrawn))
             }
             (RescueAt::Claim(_), _) => self.claim(Mark::Planned),
             (RescueAt::Call, Seen::Called(called)) => {
-                let (end, step) = noted(called);
+                let (end, step) = noted(called, self.by);
                 (RescueAt::Note(end), step)
             }
             (RescueAt::Call, _) => (RescueAt::Call, Step::Thaw),
@@ -315,13 +398,13 @@ impl Part for RescuePart {
 }
 
 /// What a `FITHAW` came to, and its note.
-const fn noted(called: Called) -> (End, Step) {
+const fn noted(called: Called, by: By) -> (End, Step) {
     let (end, mark) = match called {
         Called::Done => (End::Thawed, Mark::Thawed),
         Called::NotFrozen => (End::WasNotFrozen, Mark::Thawed),
         Called::Failed => (End::Failed, Mark::Failed),
     };
-    (end, Step::Swap(Mark::Thawing, mark))
+    (end, Step::Swap(Mark::Thawing(by), mark))
 }
 
 /// A mark, wherever it is kept.

@@ -14,7 +14,7 @@ use super::expedite::Expedite;
 use super::handle::Handle;
 use super::hold::STAGE_TIMEOUT;
 use super::ledger::Record;
-use super::protocol::{Call, End, Known, MarkCell, RescuePart, carry_out};
+use super::protocol::{By, Call, End, Known, MarkCell, RescuePart, carry_out};
 use super::target::Target;
 use super::writers::{Freezer, Search, WriterRules, Writers, freezers};
 use crate::config::Config;
@@ -101,8 +101,13 @@ pub fn by_ledger(path: &Path, remove: bool) -> Result<Vec<Outcome>, RecoveryErro
             return Err(RecoveryError::Ledger { path, source });
         }
     };
+    let alone = remove && is_alone_in_time(&record);
     let known = Known {
-        in_call: !(remove && is_alone_in_time(&record)),
+        freezer: !alone,
+        guardian: !alone,
+        // Whoever holds the agent's lock is the only one of these.
+        agent: !remove,
+        start: !remove,
         failed_too: true,
     };
     let mut targets = Vec::new();
@@ -111,7 +116,7 @@ pub fn by_ledger(path: &Path, remove: bool) -> Result<Vec<Outcome>, RecoveryErro
         let cell = record.cell(index);
         if !cell.load().wants_thaw() {
             // What is not frozen yet never is.
-            carry_out(RescuePart::new(known), &cell, |_| Ok(()));
+            carry_out(RescuePart::new(By::Start, known), &cell, |_| Ok(()));
             continue;
         }
         let plan = plan.get_or_insert_with(plan_of_all);
@@ -171,7 +176,11 @@ fn rescue(target: &Target, record: &Record, index: usize, known: Known) -> Resul
             Call::Thaw => freeze::thaw(handle.as_fd()),
         }
     };
-    match carry_out(RescuePart::new(known), &record.cell(index), &mut call) {
+    match carry_out(
+        RescuePart::new(By::Start, known),
+        &record.cell(index),
+        &mut call,
+    ) {
         (End::Thawed, _) => Ok(Thaw::Thawed),
         // Another process of the dead agent's was faster.
         (End::WasNotFrozen | End::Withdrawn, _) => Ok(Thaw::NotFrozen),

@@ -10,7 +10,8 @@ use super::guardian::freezer::{self, Freezer};
 use super::ledger::{Ledger, Mark};
 use super::pool::Pool;
 use super::protocol::{
-    Call as Ioctl, FreezePart, GiveUpPart, Known, MarkCell, Part, RescuePart, ThawPart, carry_out,
+    By, Call as Ioctl, FreezePart, GiveUpPart, Known, MarkCell, Part, RescuePart, ThawPart,
+    carry_out,
 };
 use super::signal::Signal;
 use super::target::Target;
@@ -146,8 +147,8 @@ impl<B: Backend> Slot<B> {
             Operation::Thaw => cell.calls.thaw = call,
         }
         match operation {
-            // Also one that was given up, and could not be undone by whoever made the call.
-            Operation::Freeze => cell.frozen = result.is_ok() || self.load() == Mark::Failed,
+            // Also one that failed or was given up, and is not undone yet by whoever does that.
+            Operation::Freeze => cell.frozen = result.is_ok() || self.load().wants_thaw(),
             // Also EINVAL: not frozen any more, whoever thawed it.
             Operation::Thaw => cell.frozen = self.load() != Mark::Thawed,
             Operation::Commit | Operation::Flush => {}
@@ -204,7 +205,7 @@ impl<B: Backend> Slot<B> {
                 if died.is_some() && self.load().is_in_call() {
                     return self.rescue(backend);
                 }
-                self.part(backend, ThawPart::default())
+                self.part(backend, ThawPart::new(By::Agent))
             }
         }
     }
@@ -217,13 +218,17 @@ impl<B: Backend> Slot<B> {
         freezer::outcome(end, error)
     }
 
-    /// Whoever was in a call on it has died, and this process is the one that it made the call for.
+    /// The process that makes the calls has died, maybe in one, and this is the one that it made them for.
     fn rescue(&self, backend: &B) -> io::Result<()> {
         let known = Known {
-            in_call: false,
+            freezer: false,
+            agent: false,
+            // It may have been faster.
+            guardian: true,
+            start: true,
             failed_too: true,
         };
-        self.part(backend, RescuePart::new(known))
+        self.part(backend, RescuePart::new(By::Agent, known))
     }
 
     fn is_abandoned(&self) -> bool {
@@ -301,7 +306,7 @@ impl<B: Backend> Slot<B> {
             let run = std::panic::AssertUnwindSafe(|| slot.run(&backend, operation));
             if std::panic::catch_unwind(run).is_err() {
                 // Whether a call had any effect is not known: it is thawed to be sure.
-                for mark in [Mark::Freezing, Mark::GivenUp, Mark::Thawing] {
+                for mark in [Mark::Freezing, Mark::GivenUp, Mark::Thawing(By::Agent)] {
                     let _ = slot.swap(mark, Mark::Failed);
                 }
                 let mut cell = slot.lock();

@@ -17,7 +17,7 @@ use nix::unistd::{Pid, getppid};
 
 use crate::quiesce::ledger;
 use crate::quiesce::protocol::{
-    Call, End, FreezePart, Known, MarkCell, RescuePart, ThawPart, carry_out,
+    By, Call, End, FreezePart, Known, MarkCell, RescuePart, ThawPart, carry_out,
 };
 
 /// Which call is wanted, as one byte.
@@ -124,7 +124,7 @@ fn serve(handle: BorrowedFd<'_>, mark: ledger::Cell<'_>, mut socket: &UnixStream
     while socket.read_exact(&mut wanted).is_ok() {
         let (end, error) = match wanted {
             [FREEZE] => carry_out(FreezePart::default(), &mark, |call| make(call, handle)),
-            [THAW] => carry_out(ThawPart::default(), &mark, |call| make(call, handle)),
+            [THAW] => carry_out(ThawPart::new(By::Freezer), &mark, |call| make(call, handle)),
             _ => break,
         };
         has_frozen |= end == End::Frozen;
@@ -144,11 +144,17 @@ fn outlive(handle: BorrowedFd<'_>, mark: ledger::Cell<'_>, guardian: Pid) {
     while mark.load().wants_thaw() {
         if getppid() != guardian {
             let known = Known {
-                // A child of the guardian's may have outlived it, in a thaw.
-                in_call: true,
+                // It is in no call itself.
+                freezer: false,
+                agent: true,
+                // A child of it may have outlived it, in a thaw.
+                guardian: true,
+                start: true,
                 failed_too: true,
             };
-            carry_out(RescuePart::new(known), &mark, |call| make(call, handle));
+            carry_out(RescuePart::new(By::Freezer, known), &mark, |call| {
+                make(call, handle)
+            });
             return;
         }
         sleep(POLL_INTERVAL);

@@ -18,7 +18,7 @@ use nix::unistd::{Pid, getppid};
 use super::freezer;
 use crate::filesystems::text::printable;
 use crate::quiesce::ledger;
-use crate::quiesce::protocol::{Known, Mark, MarkCell, RescuePart, carry_out};
+use crate::quiesce::protocol::{By, Known, Mark, MarkCell, Needs, RescuePart, carry_out};
 use crate::quiesce::report;
 
 /// How long a stage's thaws are waited for before the next stage's begin.
@@ -72,11 +72,6 @@ impl Guarded {
             freezer: Cell::new(None),
             child: Cell::new(None),
         }
-    }
-
-    /// Whether a process that was started for it is there: it notes how its call went.
-    fn is_served(&self) -> bool {
-        lives(&self.freezer) || lives(&self.child)
     }
 }
 
@@ -156,20 +151,30 @@ impl Watch {
         }
     }
 
+    /// What a later start has taken over is its own, also if that dies: the one after it is not to wait for this process.
     fn is_anything_left(&self) -> bool {
         self.handles
             .iter()
-            .any(|handle| self.mark(handle).wants_thaw())
+            .map(|handle| self.mark(handle))
+            .any(|mark| mark.wants_thaw() && mark != Mark::Thawing(By::Start))
     }
 
     /// Marked as in a call, which nobody makes any more.
     fn is_orphaned(&self, handle: &Guarded) -> bool {
-        self.mark(handle).is_in_call() && !self.is_in_call(handle)
+        let mark = self.mark(handle);
+        mark.is_in_call() && !self.known(handle, Cause::AgentDied).is_in_call(mark)
     }
 
-    fn is_in_call(&self, handle: &Guarded) -> bool {
-        // The agent itself thaws where the process for it has died.
-        handle.is_served() || (self.mark(handle) == Mark::Thawing && !self.is_agent_gone())
+    fn known(&self, handle: &Guarded, cause: Cause) -> Known {
+        Known {
+            freezer: lives(&handle.freezer),
+            // It thaws by itself where the process for it has died.
+            agent: !self.is_agent_gone(),
+            guardian: lives(&handle.child),
+            start: true,
+            // An agent that lives, and is late, may be trying again.
+            failed_too: cause != Cause::LimitPassed,
+        }
     }
 
     /// How many thaws were begun; each was waited for, but not for ever.
@@ -210,25 +215,25 @@ impl Watch {
     /// Begins a thaw, in a child. Whether there was anything to thaw.
     fn thaw(&self, handle: &Guarded, cause: Cause) -> bool {
         let mark = self.cell(handle);
-        let found = mark.load();
-        let known = Known {
-            in_call: self.is_in_call(handle),
-            // An agent that lives, and is late, may be trying again.
-            failed_too: cause != Cause::LimitPassed,
-        };
-        let rescue = || {
-            let part = RescuePart::new(known);
-            carry_out(part, &mark, |call| freezer::make(call, handle.fd.as_fd()));
-        };
-        let waits = match found {
-            Mark::Freezing | Mark::Frozen | Mark::Failed => true,
-            Mark::GivenUp | Mark::Thawing => !known.in_call,
-            Mark::Planned | Mark::NotOurs | Mark::Thawed => false,
-        };
-        if !waits {
-            rescue();
+        let known = self.known(handle, cause);
+        if known.guardian {
+            // One is at it.
             return false;
         }
+        // Without a call here, also if the mark changes meanwhile: that would keep this process from the others.
+        loop {
+            let found = mark.load();
+            match known.needs(found) {
+                Needs::Nothing => return false,
+                Needs::Mark(to) if mark.swap(found, to).is_ok() => return found.wants_thaw(),
+                Needs::Mark(_) => {}
+                Needs::Call => break,
+            }
+        }
+        let rescue = || {
+            let part = RescuePart::new(By::Guardian, known);
+            carry_out(part, &mark, |call| freezer::make(call, handle.fd.as_fd()));
+        };
         match child::run(&[handle.fd.as_fd()], rescue) {
             Ok(pid) => handle.child.set(Some(pid)),
             // No process to be had: better to risk waiting than to leave it frozen.
