@@ -388,6 +388,7 @@ impl<B: Backend> Drop for Hold<B> {
 mod tests {
     use super::*;
     use crate::quiesce::ledger::Place;
+    use crate::quiesce::protocol::By;
     use crate::quiesce::target::Target;
 
     #[test]
@@ -402,7 +403,12 @@ mod tests {
         ledger.set(1, Mark::Frozen);
         assert!(kept(Duration::from_secs(60)).is_kept());
         assert!(!kept(Duration::ZERO).is_kept());
-        for mark in [Mark::Thawing, Mark::Thawed, Mark::GivenUp, Mark::Failed] {
+        for mark in [
+            Mark::Thawing(By::Guardian),
+            Mark::Thawed,
+            Mark::GivenUp,
+            Mark::Failed,
+        ] {
             ledger.set(1, mark);
             assert!(!kept(Duration::from_secs(60)).is_kept(), "{mark:?}");
         }

@@ -219,16 +219,25 @@ impl Record {
     /// What the kernel says, or `InvalidData` for a file that is no ledger.
     pub fn open(path: &Path) -> io::Result<Option<Self>> {
         let opened = OpenOptions::new().read(true).write(true).open(path);
-        let file = match opened {
-            Ok(file) => file,
+        let (file, writable) = match opened {
+            Ok(file) => (file, true),
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            // Nobody has it open for writing, then: the marks are as good in memory of our own.
+            Err(error) if error.kind() == io::ErrorKind::ReadOnlyFilesystem => {
+                (File::open(path)?, false)
+            }
             Err(error) => return Err(error),
         };
         let (entries, offsets) = lines_of(&file)?;
+        let bytes = if writable {
+            SharedBytes::map(&file)?
+        } else {
+            SharedBytes::map(&write_memory(&fs::read_to_string(path)?)?)?
+        };
         Ok(Some(Self {
             entries,
             offsets,
-            bytes: SharedBytes::map(&file)?,
+            bytes,
             file,
         }))
     }
