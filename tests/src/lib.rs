@@ -25,6 +25,7 @@ pub mod paths;
 pub mod proto;
 pub mod report;
 pub mod scenario;
+pub mod sleepers;
 pub mod steps;
 pub mod strace;
 pub mod writer;

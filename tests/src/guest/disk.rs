@@ -119,6 +119,11 @@ impl Disk {
         self
     }
 
+    /// How fast it may be written to, if that is limited.
+    pub(super) fn bytes_per_second(&self) -> Option<u64> {
+        self.bytes_per_second
+    }
+
     /// QEMU's options of a drive for it.
     pub(super) fn drive_options(&self) -> String {
         self.bytes_per_second

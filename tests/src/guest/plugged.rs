@@ -19,7 +19,7 @@ fn serial(number: usize) -> String {
 
 impl Qmp {
     /// The same as the options of a disk that is there at power-on.
-    fn add_disk(&mut self, number: usize, image: &Path) -> BedResult<()> {
+    fn add_disk(&mut self, number: usize, image: &Path, limit: Option<u64>) -> BedResult<()> {
         let serial = serial(number);
         self.execute(
             "blockdev-add",
@@ -28,7 +28,19 @@ impl Qmp {
                 "file": { "driver": "file", "filename": image, "discard": "unmap", "cache": { "direct": true } },
             }),
         )?;
-        let device = json!({ "driver": "virtio-blk-pci", "drive": serial, "serial": serial });
+        let mut drive = serial.clone();
+        if let Some(bytes_per_second) = limit {
+            let group = format!("{serial}-speed");
+            let limits = json!({ "bps-write": bytes_per_second });
+            let made = json!({ "qom-type": "throttle-group", "id": group, "limits": limits });
+            self.execute("object-add", made)?;
+            drive = format!("{serial}-throttled");
+            let filter = json!({
+                "driver": "throttle", "node-name": drive, "throttle-group": group, "file": serial,
+            });
+            self.execute("blockdev-add", filter)?;
+        }
+        let device = json!({ "driver": "virtio-blk-pci", "drive": drive, "serial": serial });
         self.execute("device_add", device)?;
         Ok(())
     }
@@ -38,15 +50,11 @@ impl Guest {
     /// Makes disks and adds them: `/dev/vda`, `/dev/vdb`, … after those that are there.
     pub(super) fn add_disks(&mut self, disks: &[Disk]) -> BedResult<()> {
         for disk in disks {
-            if !disk.drive_options().is_empty() {
-                return Err(BedError::Setup(
-                    "a throttled disk is for a guest that boots".into(),
-                ));
-            }
             let number = self.disks.len();
             let image = saved::disk(&self.dir, number);
             disk.make(&image)?;
-            self.monitor.add_disk(number, &image)?;
+            self.monitor
+                .add_disk(number, &image, disk.bytes_per_second())?;
             self.disks.push(image);
             // One after the other: the kernel names them as it finds them.
             self.await_disk(number)?;

@@ -11,7 +11,7 @@ impl Guest {
     /// clock shows the time of that boot.
     ///
     /// # Errors
-    /// As [`Guest::boot`]; a disk that is throttled is for guests that boot.
+    /// As [`Guest::boot`].
     pub fn ready(plan: &Plan<'_>) -> BedResult<Self> {
         let (of_hv_vssd, programs) = if plan.with_hv_vssd {
             ("-hv-vssd", vec![paths::hv_vssd(), paths::hv_vssd_faults()])

@@ -6,6 +6,7 @@
 
 mod boot;
 mod clock;
+mod fuse;
 mod listener;
 mod load;
 mod mounts;
@@ -13,6 +14,7 @@ mod processes;
 mod qga;
 mod relay;
 mod serve;
+mod sleeper;
 mod syslog;
 mod writer;
 
@@ -37,10 +39,15 @@ fn main() -> ExitCode {
         ["cpu", pids @ ..] => clock::cpu(pids),
         ["wall"] => clock::wall(),
         ["qga", socket, command] => qga::run(socket, command),
+        ["sleeper", how, file, source, uid, threads] => {
+            sleeper::run(how, file, source, uid, threads)
+        }
+        ["silent-fuse", at] => fuse::run(at),
         _ => Err(
             "usage: hv-testguest serve | serve-system | writer DIRECTORY STATE-FILE | listener PATH… | \
                   probe DIRECTORY FILE | dirty FILE BYTES | stream FILE RATE BYTES | \
-                  small-files DIRECTORY | cpu PID… | wall | qga SOCKET COMMAND"
+                  small-files DIRECTORY | cpu PID… | wall | qga SOCKET COMMAND | \
+                  sleeper splice|copy|sendfile|map FILE SOURCE UID THREADS | silent-fuse DIRECTORY"
                 .into(),
         ),
     };
