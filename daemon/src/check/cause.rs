@@ -43,6 +43,8 @@ pub enum Cause {
     Excluded,
     /// Processes wait for a thaw.
     FrozenAlready,
+    /// Programs sleep in a write.
+    SleepingWriter,
     /// A device takes no writes.
     DeviceSuspended,
     /// The kernel cannot count a device's suspension within a hold.
@@ -61,7 +63,7 @@ pub enum Cause {
 
 impl Cause {
     /// All of them, in the order of the docs.
-    pub const ALL: [Self; 26] = [
+    pub const ALL: [Self; 27] = [
         Self::NotHyperV,
         Self::NoVmbus,
         Self::ServiceOff,
@@ -81,6 +83,7 @@ impl Cause {
         Self::CannotFreeze,
         Self::Excluded,
         Self::FrozenAlready,
+        Self::SleepingWriter,
         Self::DeviceSuspended,
         Self::SnapshotInHold,
         Self::ReadOnlyAfterError,
@@ -113,6 +116,7 @@ impl Cause {
             Self::CannotFreeze => "cannot-freeze",
             Self::Excluded => "excluded",
             Self::FrozenAlready => "frozen-already",
+            Self::SleepingWriter => "sleeping-writer",
             Self::DeviceSuspended => "device-suspended",
             Self::SnapshotInHold => "snapshot-in-hold",
             Self::ReadOnlyAfterError => "read-only-after-error",

@@ -22,6 +22,8 @@ pub struct Facts {
     pub disks: Disks,
     /// Processes that sleep in a write until some file system is thawed.
     pub waiting: Vec<Process>,
+    /// Programs that sleep in a write to a file system of the plan, and so would hold up its freeze.
+    pub writers: Vec<SleepingWriter>,
     /// The hooks' files.
     pub hooks: Hooks,
 }
@@ -38,9 +40,19 @@ impl Default for Facts {
             plan: Ok(Plan::default()),
             disks: Disks::default(),
             waiting: Vec::new(),
+            writers: Vec::new(),
             hooks: Hooks::default(),
         }
     }
+}
+
+/// A program that sleeps in a write.
+#[derive(Debug, Clone)]
+pub struct SleepingWriter {
+    /// Which, in which system call, to which file.
+    pub text: String,
+    /// A freeze that waits for it interrupts it.
+    pub is_interrupted: bool,
 }
 
 /// The machine and the way to the host.

@@ -4,8 +4,11 @@ use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
-use super::facts::{Agent, Broken, Disks, Facts, Guardian, Hooks, Machine, Settings};
+use super::facts::{
+    Agent, Broken, Disks, Facts, Guardian, Hooks, Machine, Settings, SleepingWriter,
+};
 use super::processes;
 use crate::config::{Config, ConfigError, OnFailure, Strictness};
 use crate::control::{self, Client, ClientError, Request};
@@ -16,6 +19,7 @@ use crate::filesystems::{
 use crate::hooks::discover;
 use crate::quiesce::error::with_causes;
 use crate::quiesce::ledger;
+use crate::quiesce::writers::{Search, Writer, WriterRules, Writers};
 use crate::status::{Status, Work};
 
 /// The host's backup service on the VMBus (HV_VSS_GUID in the kernel's include/linux/hyperv.h).
@@ -73,12 +77,40 @@ pub fn gather(places: &Places, config: Result<&Config, &ConfigError>, policy: &P
         agent,
         in_ledger: in_ledger(root),
         settings: settings(config),
-        plan: plan.map_err(Clone::clone),
         disks,
         waiting: processes::waiting(&proc, &pids),
+        writers: plan
+            .as_ref()
+            .map_or_else(|_| Vec::new(), |plan| writers(&proc, plan, config.ok())),
         hooks: hooks(places, config.ok()),
+        plan: plan.map_err(Clone::clone),
         holders,
     }
+}
+
+/// One that has not stirred for this long is no ordinary writer.
+const SLEEP: Duration = Duration::from_millis(300);
+
+fn writers(proc: &Path, plan: &Plan, config: Option<&Config>) -> Vec<SleepingWriter> {
+    let devices: Vec<_> = plan
+        .superblocks()
+        .map(|superblock| superblock.dev)
+        .collect();
+    let rules = config.map(WriterRules::from).unwrap_or_default();
+    let mut search = Search::of(&devices, rules.clone());
+    search.proc = proc;
+    let mut found = Writers::gather(&search);
+    if found.iter().next().is_none() {
+        return Vec::new();
+    }
+    std::thread::sleep(SLEEP);
+    found.retain_asleep();
+    let of_plan = found.iter().filter(|writer| writer.device.is_some());
+    let writer = |writer: &Writer| SleepingWriter {
+        text: writer.to_string(),
+        is_interrupted: writer.can_be_interrupted(&rules),
+    };
+    of_plan.map(writer).collect()
 }
 
 /// What the agent itself says goes before what its processes look like.

@@ -27,6 +27,7 @@ pub(super) fn look(facts: &Facts, findings: &mut Vec<Finding>) {
             "Find out who froze it (fsfreeze, a snapshot, another backup agent) and have them thaw it, or as the last resort: hv-vssd thaw MOUNT-POINT",
         ));
     }
+    sleeping(facts, findings);
     for (place, device) in &facts.disks.suspended {
         findings.push(Finding::new(
             Cause::DeviceSuspended,
@@ -66,6 +67,33 @@ pub(super) fn look(facts: &Facts, findings: &mut Vec<Finding>) {
             severity,
             format!("{place} was mounted writable and takes no writes any more{counted}: {what}."),
             "See the kernel's log, unmount it, have it checked (fsck), and look after its disk",
+        ));
+    }
+}
+
+fn sleeping(facts: &Facts, findings: &mut Vec<Finding>) {
+    let named_of = |interrupted: bool| {
+        let of = facts
+            .writers
+            .iter()
+            .filter(|writer| writer.is_interrupted == interrupted);
+        of.map(|writer| writer.text.clone()).collect::<Vec<_>>()
+    };
+    let (interrupted, others) = (named_of(true), named_of(false));
+    if !interrupted.is_empty() {
+        findings.push(Finding::new(
+            Cause::SleepingWriter,
+            Severity::Note,
+            format!("Programs sleep in a write, for which a freeze would have to wait; it interrupts them, and they go on undisturbed: {}.", named(interrupted)),
+            "Nothing need be done; exclude_processes in the configuration leaves one alone",
+        ));
+    }
+    if !others.is_empty() {
+        findings.push(Finding::new(
+            Cause::SleepingWriter,
+            Severity::Warning,
+            format!("Programs sleep in a write, are not or cannot be interrupted, and hold up the freeze of their file system as long as they do: {}.", named(others)),
+            "Let them go on or end them; of a FUSE server that does not answer, abort the connection (/sys/fs/fuse/connections); see interrupt_writers and exclude_processes",
         ));
     }
 }

@@ -218,3 +218,65 @@ fn what_cannot_be_seen_is_said() {
     assert_eq!(severity, Severity::Warning);
     assert!(text.contains("2 processes"), "{text}");
 }
+
+/// A process with one thread, which sleeps in splice(2) from a pipe to a file on `/`.
+fn sleeps_in_splice(guest: &Guest, pid: u32, name: &str, state: char) {
+    let task = format!("proc/{pid}/task/{pid}");
+    guest.process(pid, name, state, 1);
+    guest.write(&format!("proc/{pid}/comm"), &format!("{name}\n"));
+    guest.write(
+        &format!("{task}/syscall"),
+        &format!(
+            "{} 0x0 0x0 0x4 0x0 0x7ffff000 0x0 0x7ffd12345678 0x7f3b12345678\n",
+            libc::SYS_splice
+        ),
+    );
+    guest.write(
+        &format!("{task}/status"),
+        &format!("State:\t{state} (sleeping)\nvoluntary_ctxt_switches:\t7\n"),
+    );
+    guest.write(&format!("{task}/wchan"), "pipe_wait_readable");
+    guest.write(
+        &format!("{task}/fdinfo/4"),
+        "pos:\t0\nflags:\t0100001\nmnt_id:\t1\nino:\t9\n",
+    );
+    guest.write("srv/out", "x");
+    fs::create_dir_all(guest.path(&format!("{task}/fd"))).unwrap();
+    let _ = symlink(guest.path("srv/out"), guest.path(&format!("{task}/fd/4")));
+}
+
+#[test]
+fn sleeping_writers_are_named_ahead_and_a_warning_only_where_they_are_not_interrupted() {
+    let mut guest = Guest::healthy();
+    let found = |guest: &Guest| {
+        let report = guest.report();
+        assert_eq!(report.outcome, Outcome::FileSystemConsistent);
+        let findings = report.findings.into_iter();
+        let of = findings.filter(|finding| finding.code == Cause::SleepingWriter);
+        of.map(|finding| (finding.severity, finding.finding))
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(found(&guest), []);
+    sleeps_in_splice(&guest, 300, "pv", 'S');
+    let all = found(&guest);
+    let [(Severity::Note, text)] = all.as_slice() else {
+        panic!("{all:?}");
+    };
+    assert!(
+        text.contains("process 300 (pv) sleeps in splice(2) to "),
+        "{text}"
+    );
+    assert!(text.contains("/srv/out"), "{text}");
+    // One that no interruption reaches, and one that is to be left alone.
+    sleeps_in_splice(&guest, 301, "stuck", 'D');
+    guest.config = "exclude_processes = [\"pv\"]\n".to_owned();
+    let all = found(&guest);
+    let [(Severity::Warning, text)] = all.as_slice() else {
+        panic!("{all:?}");
+    };
+    assert!(text.contains("process 300 (pv)"), "{text}");
+    assert!(
+        text.contains("process 301 (stuck) sleeps uninterruptibly in splice(2)"),
+        "{text}"
+    );
+}
