@@ -206,3 +206,92 @@ pub fn go_on(guest: &Guest, name: &str) -> BedResult<()> {
     guest.sh(&format!("dmsetup resume {name}"))?;
     Ok(())
 }
+
+/// Who of an agent's processes: the agent is the oldest of its name, its guardian the next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Victim {
+    /// The agent.
+    Agent,
+    /// The guardian; of an agent that has none, nobody.
+    Guardian,
+    /// Both, at the same moment.
+    Both,
+    /// All of that name.
+    All,
+}
+
+impl Victim {
+    /// As a sentence has it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Agent => "the agent",
+            Self::Guardian => "the guardian",
+            Self::Both => "agent and guardian",
+            Self::All => "all processes of the name",
+        }
+    }
+
+    /// The shell's words for their process ids.
+    fn pids(self, agent: Agent) -> String {
+        let name = process_names(agent);
+        let which = match self {
+            Self::Agent => "1p",
+            Self::Guardian => "2p",
+            Self::Both => "1,2p",
+            Self::All => "p",
+        };
+        format!("$(pidof {name} | tr ' ' '\\n' | sort -n | sed -n {which})")
+    }
+
+    /// Sends them a signal and gives the moment. None of two gets to act on the other's death by SIGKILL.
+    ///
+    /// # Errors
+    /// The guest is gone.
+    pub fn strike(self, guest: &Guest, agent: Agent, signal: &str) -> Step<Instant> {
+        let pids = self.pids(agent);
+        let at_once = if signal == "KILL" {
+            "kill -STOP $pids;"
+        } else {
+            ""
+        };
+        let struck = Instant::now();
+        guest.sh(&format!(
+            "pids={pids}; [ -n \"$pids\" ] || exit 0; {at_once} kill -{signal} $pids"
+        ))?;
+        Ok(struck)
+    }
+}
+
+/// What the agent's processes are called, in both its builds: words for pidof(1).
+#[must_use]
+pub fn process_names(agent: Agent) -> &'static str {
+    match agent {
+        Agent::HvVssd => "hv-vssd hv-vssd-faults",
+        Agent::CDaemon => "hv_vss_daemon",
+    }
+}
+
+/// Waits until a checkpoint, or a freeze by hand, is about to freeze: the ledger is there. An agent that sleeps at the
+/// boundary `freeze` does so from now on, for 3 s.
+///
+/// # Errors
+/// It does not come to that.
+pub fn armed(guest: &Guest) -> Step<()> {
+    let limit = Duration::from_secs(20);
+    let found = poll_until(limit, || {
+        Ok::<_, Failure>(guest.sh("test -s /run/hv-vssd/ledger").ok().map(drop))
+    })?;
+    found.ok_or_else(|| Failure::Promise(format!("no ledger within {limit:?}")))
+}
+
+/// Says what was being done when something went wrong.
+///
+/// # Errors
+/// That of the step.
+pub fn during<T>(what: &str, step: Step<T>) -> Step<T> {
+    step.map_err(|failure| match failure {
+        Failure::Promise(sentence) => Failure::Promise(format!("{what}: {sentence}")),
+        bed => bed,
+    })
+}

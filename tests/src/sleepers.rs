@@ -149,18 +149,18 @@ fn stacks(guest: &Guest, pids: &[i32]) -> BedResult<String> {
     guest.sh(&format!("cat {files} 2> /dev/null || :"))
 }
 
-/// Waits until a process of this name is in FIFREEZE, or in another freeze, and has not come back.
+/// Waits until a process of these names is in FIFREEZE, or in another freeze, and has not come back.
 ///
 /// # Errors
 /// None is.
-pub fn waits_in_a_freeze(guest: &Guest, name: &str) -> Step<()> {
+pub fn waits_in_a_freeze(guest: &Guest, names: &str) -> Step<()> {
     let inside = poll_until(ASLEEP, || {
         let stacks = guest.sh(&format!(
-            "for pid in $(pidof {name}); do cat /proc/$pid/task/*/stack 2> /dev/null || :; done"
+            "for pid in $(pidof {names}); do cat /proc/$pid/task/*/stack 2> /dev/null || :; done"
         ))?;
         Ok::<_, Failure>(stacks.contains("freeze_super").then_some(()))
     })?;
-    inside.ok_or_else(|| BedError::Guest(format!("no process of {name} waits in a freeze")).into())
+    inside.ok_or_else(|| BedError::Guest(format!("no process of {names} waits in a freeze")).into())
 }
 
 /// Mounts a FUSE file system at [`SILENT`], whose file can be mapped, and never read.

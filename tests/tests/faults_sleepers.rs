@@ -5,11 +5,11 @@ use std::time::{Duration, Instant};
 
 use tests::agent::Agent;
 use tests::booted::{self, System, WRITTEN};
-use tests::error::{Failure, Step};
+use tests::error::Step;
 use tests::faults::{
-    THAW_LIMIT, answer, begin, configure, plug_in, says, start_with, writable_within,
+    THAW_LIMIT, answer, armed, begin, configure, plug_in, says, start_with, writable_within,
 };
-use tests::guest::{Disk, FsKind, Guest, poll_until};
+use tests::guest::{Disk, FsKind, Guest};
 use tests::host::{E_FAIL, Operation};
 use tests::scenario::Bed;
 use tests::sleepers::{NOBODY, ROOT, Sleeper, abort_fuse, serve_nothing};
@@ -113,11 +113,7 @@ scenario! {
         let (mut guest, points) = ready(bed)?;
         start_with(&mut guest, "freeze", "sleep")?;
         let transaction = begin(&mut guest, Operation::FREEZE)?;
-        // The fault's 3 s begin when the ledger is there.
-        let armed = poll_until(SOON, || {
-            Ok::<_, Failure>(guest.sh("test -s /run/hv-vssd/ledger").ok())
-        })?;
-        promise!(armed.is_some(), "no ledger within {SOON:?}");
+        armed(&guest)?;
         let slept = Instant::now();
         let sleeper = Sleeper::at_a_pipe(&guest, "splice", "/mnt/ext4", ROOT)?;
         let fault = Duration::from_secs(3);
