@@ -113,7 +113,7 @@ fn core_to(guest: &Guest, prepare: &str, pattern: &str) -> Step<()> {
 
 scenario! {
     /// Row 29: a process that dumps has not died before its core is written.
-    row: "29", "SIGSEGV of the agent in a hold; cores go to a file on the frozen disk, to a helper that writes there, to a helper that lies there, as apport's",
+    row: "29", "SIGABRT of the agent in a hold; cores go to a file on the frozen disk, to a helper that writes there, to a helper that lies there, as apport's",
     c_daemon_gap: Some("leaves everything frozen"),
     fn core_dump_of_the_agent_delays_no_thaw(bed) {
         let (mut guest, points) = ready(bed)?;
@@ -121,7 +121,7 @@ scenario! {
         for (what, prepare, pattern) in CORES {
             core_to(&guest, prepare, pattern)?;
             bed.agent.start(&mut guest)?;
-            let took = ended_early(bed, &mut guest, &points, |guest| Victim::Agent.strike(guest, bed.agent, "SEGV"));
+            let took = ended_early(bed, &mut guest, &points, |guest| Victim::Agent.strike(guest, bed.agent, "ABRT"));
             slowest = slowest.max(during(what, took)?);
         }
         bed.agent.start(&mut guest)?;
@@ -133,7 +133,7 @@ scenario! {
 
 scenario! {
     /// Row 29.
-    row: "29", "SIGSEGV of the guardian in a hold, and of hv-vssd freeze --for 20s; cores go to a file on the frozen disk and to a helper that writes there",
+    row: "29", "SIGABRT of the guardian in a hold, and of hv-vssd freeze --for 20s; cores go to a file on the frozen disk and to a helper that writes there",
     hv_vssd_alone,
     fn core_dump_of_the_guardian_or_of_a_freeze_by_hand_keeps_nothing_frozen(bed) {
         let (mut guest, points) = ready(bed)?;
@@ -143,7 +143,7 @@ scenario! {
         for (what, prepare, pattern) in [CORES[0], CORES[1]] {
             core_to(&guest, prepare, pattern)?;
             bed.agent.start(&mut guest)?;
-            let went = goes_on(&mut guest, &points, |guest| Victim::Guardian.strike(guest, bed.agent, "SEGV").map(drop));
+            let went = goes_on(&mut guest, &points, |guest| Victim::Guardian.strike(guest, bed.agent, "ABRT").map(drop));
             during(&format!("the guardian's core to {what}"), went)?;
             checkpoint(&mut guest)?;
             bed.agent.stop(&guest)?;
@@ -151,7 +151,7 @@ scenario! {
             guest.spawn("freeze", &["/usr/sbin/hv-vssd", "freeze", "--for", "20s"])?;
             writers_sleep(&guest, &points)?;
             let struck = Instant::now();
-            guest.signal("freeze", Signal::SIGSEGV)?;
+            guest.signal("freeze", Signal::SIGABRT)?;
             let took = writable_within(&guest, &points, struck, THAW_LIMIT);
             during(&format!("the core of the freeze by hand to {what}"), took)?;
             writers_go_on(&guest, &points)?;
