@@ -12,6 +12,7 @@ pub mod assets;
 pub mod booted;
 pub mod command;
 pub mod debian;
+pub mod dice;
 pub mod error;
 pub mod faults;
 pub mod footprint;

@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 use tests::agent::Agent;
+use tests::dice::Dice;
 use tests::error::{Failure, Step};
 use tests::faults::{
     POINTS, THAW_LIMIT, answer, begin, ended, fails, kill_all, plug_in, says, start_with, strike,
@@ -184,18 +185,6 @@ scenario! {
     }
 }
 
-/// A small generator of pseudo-random numbers (xorshift), so that a run can be repeated.
-struct Dice(u64);
-
-impl Dice {
-    fn below(&mut self, bound: u64) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0 % bound.max(1)
-    }
-}
-
 const TRIES: u32 = 100;
 
 scenario! {
@@ -208,7 +197,7 @@ scenario! {
         let typical = succeeds(&mut guest, Operation::FREEZE)?.took;
         succeeds(&mut guest, Operation::THAW)?;
         let typical = u64::try_from(typical.as_micros()).unwrap_or(100_000);
-        let mut dice = Dice(0x5eed_5eed_5eed_5eed);
+        let mut dice = Dice::new(0x5eed_5eed_5eed_5eed);
         let (mut slowest, mut held) = (Duration::ZERO, 0);
         for attempt in 1..=TRIES {
             let transaction = begin(&mut guest, Operation::FREEZE)?;

@@ -87,9 +87,12 @@ impl Guest {
                 _ => Err(BedError::Guest(format!("touch {file}: {}", state.output))),
             }
         })?;
-        sleeps.ok_or_else(|| BedError::Timeout {
-            what: format!("an end of touch {file}"),
-            limit: COMMAND_LIMIT,
+        sleeps.ok_or_else(|| {
+            let stack = self.read(&format!("/proc/{pid}/stack"));
+            BedError::Timeout {
+                what: format!("an end of touch {file}, now at {stack:?},"),
+                limit: COMMAND_LIMIT,
+            }
         })
     }
 }
