@@ -86,11 +86,12 @@ fn struck_in_a_freeze(
     victim.strike(guest, bed.agent, signal)?;
     written(guest)?;
     let over = Instant::now();
+    // The driver tells it at the agent's death; a later request would take it away.
+    let status = answer(guest, transaction, SOON)?;
     if victim == Victim::Both {
         ended(guest, bed.agent, SOON)?;
         bed.agent.start(guest)?;
     }
-    let status = answer(guest, transaction, SOON)?;
     if status == 0 {
         // Nobody meant to end it: the checkpoint goes on.
         promise!(
