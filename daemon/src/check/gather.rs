@@ -19,7 +19,7 @@ use crate::filesystems::{
 use crate::hooks::discover;
 use crate::quiesce::error::with_causes;
 use crate::quiesce::ledger;
-use crate::quiesce::writers::{Search, Writer, WriterRules, Writers};
+use crate::quiesce::writers::{Search, SleepState, Writer, WriterRules, Writers};
 use crate::status::{Status, Work};
 
 /// The host's backup service on the VMBus (HV_VSS_GUID in the kernel's include/linux/hyperv.h).
@@ -105,7 +105,10 @@ fn writers(proc: &Path, plan: &Plan, config: Option<&Config>) -> Vec<SleepingWri
     }
     std::thread::sleep(SLEEP);
     found.retain_asleep();
-    let of_plan = found.iter().filter(|writer| writer.device.is_some());
+    // One that is stopped has left its system call, and holds nothing.
+    let of_plan = found
+        .iter()
+        .filter(|writer| writer.device.is_some() && writer.state != SleepState::Stopped);
     let writer = |writer: &Writer| SleepingWriter {
         text: writer.to_string(),
         is_interrupted: writer.can_be_interrupted(&rules),

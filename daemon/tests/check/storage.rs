@@ -267,6 +267,9 @@ fn sleeping_writers_are_named_ahead_and_a_warning_only_where_they_are_not_interr
         "{text}"
     );
     assert!(text.contains("/srv/out"), "{text}");
+    // One that is stopped is out of its system call.
+    sleeps_in_splice(&guest, 302, "stopped", 'T');
+    assert_eq!(found(&guest), all);
     // One that no interruption reaches, and one that is to be left alone.
     sleeps_in_splice(&guest, 301, "stuck", 'D');
     guest.config = "exclude_processes = [\"pv\"]\n".to_owned();

@@ -63,13 +63,41 @@ pub(crate) fn in_namespace(body: impl FnOnce(&Path)) {
         thread::sleep(Duration::from_millis(10));
     }
     let ended = child.try_wait().unwrap();
+    kill_all(directory.path());
     rescue(directory.path());
     let _ = child.kill();
+    // A freeze that was held up may have succeeded only now, and keep the process from its end.
+    let deadline = Instant::now() + PATIENCE;
+    while child.try_wait().unwrap().is_none() && Instant::now() < deadline {
+        rescue(directory.path());
+        thread::sleep(Duration::from_millis(10));
+    }
+    rescue(directory.path());
     let status = child.wait().unwrap();
     assert!(ended.is_some(), "{test} did not end in its time");
     assert!(status.success(), "{test} failed, see above");
     let begun = directory.path().join(BEGUN).exists();
     assert!(begun, "there is no test {test} to run anew");
+}
+
+/// Kills whatever runs for the test in this directory: a program that it has started may hold up a freeze of its own, which can only be ended by that
+/// program's end.
+fn kill_all(directory: &Path) {
+    let mark = format!("{INSIDE}={}", directory.display());
+    for process in fs::read_dir("/proc").unwrap().flatten() {
+        let name = process.file_name();
+        let Some(pid) = name.to_str().and_then(|name| name.parse().ok()) else {
+            continue;
+        };
+        let environment = fs::read(process.path().join("environ")).unwrap_or_default();
+        if environment
+            .split(|byte| *byte == 0)
+            .any(|variable| variable == mark.as_bytes())
+        {
+            let _ =
+                nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::SIGKILL);
+        }
+    }
 }
 
 /// Thaws whatever a test left frozen, through its loop device: a blocked process cannot even be killed before.

@@ -431,3 +431,7 @@ fn writer(search: &Search<'_>, places: &mut Places<'_>, thread: Thread) -> Optio
         sleep: Arc::new(sleep),
     })
 }
+
+#[cfg(test)]
+#[path = "tests.rs"]
+mod tests;
