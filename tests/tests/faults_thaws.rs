@@ -124,7 +124,7 @@ scenario! {
             let script = format!("PATH=$PATH:/usr/sbin; {command}");
             let ended = guest.exec(&["/bin/sh", "-euc", &script], SOON * 4)?;
             promise!(ended.status == Some(0), "{command}: {ended:?}");
-            during(command, writable_within(&guest, &points[..1], Instant::now(), THAW_LIMIT))?;
+            during(command, writable_within(&guest, points.get(..1).unwrap_or_default(), Instant::now(), THAW_LIMIT))?;
             // That alone.
             during(command, frozen(&guest, &["/mnt/xfs"]))?;
             guest.sh("fsfreeze --unfreeze /mnt/xfs")?;

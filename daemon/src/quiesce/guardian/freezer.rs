@@ -47,8 +47,8 @@ impl Freezer {
         Ok((Self(ours), theirs.into()))
     }
 
-    /// Has a call made, and waits for its return, however long that takes. `Ok` with the error of the call, or with one of ours:
-    /// see [`is_withdrawn`], [`is_taken`].
+    /// Has a call made, and waits for its return, however long that takes. `Ok` with the error of the call, or with one of ours: the freeze
+    /// was given up meanwhile (`ECANCELED`), or the guardian thaws (`EALREADY`).
     ///
     /// # Errors
     /// [`Died`].

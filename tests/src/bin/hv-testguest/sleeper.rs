@@ -37,7 +37,11 @@ pub(crate) fn run(how: &str, file: &str, source: &str, uid: &str, threads: &str)
         "map" => How::Map,
         other => return Err(format!("no way to sleep: {other}").into()),
     };
-    let target = File::options().create(true).write(true).open(file)?;
+    let target = File::options()
+        .create(true)
+        .truncate(true)
+        .write(true)
+        .open(file)?;
     let source = match how {
         How::Splice | How::Copy => {
             // Its own end for writing: the pipe never ends.
