@@ -6,7 +6,7 @@ use tests::agent::Agent;
 use tests::dice::Dice;
 use tests::error::{Failure, Step};
 use tests::faults::{
-    Victim, answer, begin, configure, during, mount_mapped, plug_in, writable_within,
+    Victim, answer, begin, configure, during, ended, mount_mapped, plug_in, writable_within,
 };
 use tests::guest::{Disk, FsKind, Guest};
 use tests::host::Operation;
@@ -47,6 +47,11 @@ const FAULTS: [Fault; 8] = [
 ];
 
 impl Fault {
+    /// The agent is gone after it, and has to be started again.
+    fn ends_the_agent(self) -> bool {
+        !matches!(self, Self::Pause(_) | Self::Signal(Victim::Guardian, _))
+    }
+
     /// Does it, and gives the moment.
     fn strike(self, guest: &Guest, agent: Agent) -> Step<Instant> {
         match self {
@@ -167,15 +172,21 @@ fn once(bed: &Bed, guest: &mut Guest, dice: &mut Dice, fault: Fault) -> Step<See
             "THAW was answered with success, and it was written to: {from:?} {to:?}"
         );
         promise!(
-            seen.kept || !matches!(fault, Fault::Pause(_) | Fault::Signal(Victim::Guardian, _)),
+            seen.kept || fault.ends_the_agent(),
             "THAW was answered with failure: {}",
             bed.agent.log(guest)?
         );
     }
-    if !bed.agent.state(guest)?.running || dead {
+    if dead {
+        ended(guest, bed.agent, SOON)?;
         start(bed, guest)?;
     }
+    // The guardian needs no next start.
     writable_within(guest, &points, Instant::now().max(struck), SOON)?;
+    if fault.ends_the_agent() && !dead {
+        ended(guest, bed.agent, SOON)?;
+        start(bed, guest)?;
+    }
     writers_go_on(guest, &points)?;
     frozen(guest, &[THEIRS])?;
     Ok(seen)

@@ -133,6 +133,8 @@ scenario! {
         let mut guest = bed.boot(&TWO.map(Disk::new))?;
         let volume = mount_mapped(&guest, "/dev/vda", "volume", "ext4")?;
         let other = mount_mapped(&guest, "/dev/vdb", "other", "xfs")?;
+        // What is known of it needs no disk.
+        writable(&guest, &[&volume, &other])?;
         plug_in(&mut guest)?;
         bed.agent.start(&mut guest)?;
         succeeds(&mut guest, Operation::FREEZE)?;

@@ -88,7 +88,8 @@ fn records(guest: &Guest, points: &[String]) -> Step<Vec<u64>> {
     synced.collect()
 }
 
-/// What a core dump goes to, and what must be there for it.
+/// What a core dump goes to, and what must be there for it. (The crash is SIGABRT: a SIGSEGV that is sent, and not met with, is
+/// taken by Rust's own handler, which lets the program go on.)
 const CORES: [(&str, &str, &str); 3] = [
     ("a file on the frozen disk", "", "/mnt/ext4/core.%p"),
     (

@@ -7,12 +7,13 @@ use tests::agent::Agent;
 use tests::booted::{self, System, WRITTEN};
 use tests::error::Step;
 use tests::faults::{
-    THAW_LIMIT, answer, armed, begin, configure, plug_in, says, start_with, writable_within,
+    THAW_LIMIT, Victim, answer, armed, begin, configure, during, ended, plug_in, process_names,
+    says, start_with, writable_within,
 };
 use tests::guest::{Disk, FsKind, Guest};
 use tests::host::{E_FAIL, Operation};
 use tests::scenario::Bed;
-use tests::sleepers::{NOBODY, ROOT, Sleeper, abort_fuse, serve_nothing};
+use tests::sleepers::{NOBODY, ROOT, Sleeper, abort_fuse, serve_nothing, waits_in_a_freeze};
 use tests::steps::{checkpoint, frozen, mount_all, succeeds};
 use tests::{promise, scenario};
 
@@ -135,6 +136,35 @@ scenario! {
         bed.agent.stop(&guest)?;
         Ok(format!("FREEZE {}; writable {:.1} s after the freeze began, the program alive; the next checkpoint works",
             if status == 0 { "succeeds" } else { "fails" }, took.as_secs_f64()))
+    }
+}
+
+scenario! {
+    /// Rows 27 and 29: whoever is left interrupts it.
+    row: "27", "splice(2) from a silent pipe; SIGKILL of the agent while FIFREEZE waits for it; the same, of agent and guardian",
+    hv_vssd_alone,
+    fn sleeping_splice_holds_nobody_when_the_agent_dies_in_the_freeze(bed) {
+        let (mut guest, points) = ready(bed)?;
+        let sleeper = Sleeper::at_a_pipe(&guest, "splice", "/mnt/ext4", ROOT)?;
+        for victim in [Victim::Agent, Victim::Both] {
+            bed.agent.start(&mut guest)?;
+            begin(&mut guest, Operation::FREEZE)?;
+            waits_in_a_freeze(&guest, process_names(bed.agent))?;
+            victim.strike(&guest, bed.agent, "KILL")?;
+            ended(&guest, bed.agent, SOON)?;
+            let died = Instant::now();
+            if victim == Victim::Both {
+                bed.agent.spawn(&guest, bed.agent.name())?;
+            }
+            during(&format!("SIGKILL of {}", victim.name()), writable_within(&guest, &points, died, SOON))?;
+            sleeper.lives(&guest)?;
+            if victim == Victim::Both {
+                bed.agent.wait_registered(&mut guest)?;
+                held_in_spite_of(&mut guest, &points, std::slice::from_ref(&sleeper))?;
+            }
+        }
+        sleeper.writes_what_comes(&guest, "later")?;
+        Ok("writable within 5 s, the second time after the next start; the program alive, the next checkpoint works".into())
     }
 }
 
