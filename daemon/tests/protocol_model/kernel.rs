@@ -165,9 +165,8 @@ impl<P: Part + Copy> Run<P> {
                 let what = What::Returned("FITHAW", called);
                 let run = self.told(Seen::Called(called), false);
                 step(what, run, after, true, took_theirs);
-                if shared.sb == Super::Ours
-                    && let Some(left) = shared.thaw_failures.checked_sub(1)
-                {
+                let left = shared.thaw_failures.checked_sub(1);
+                if let Some(left) = left.filter(|_| shared.sb == Super::Ours) {
                     let after = Shared {
                         thaw_failures: left,
                         ..shared

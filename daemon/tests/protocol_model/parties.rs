@@ -330,12 +330,13 @@ impl All<'_> {
         self.kill(WHO, State::end_agent);
         if agent.stopped {
             // A call that is made returns all the same.
-            if let Thread::Own(doing, call) = agent.thread
-                && doing.is_in_call()
-            {
-                self.advance(WHO, &doing, |to, doing| {
-                    to.agent.thread = Thread::Own(doing, call);
-                });
+            match agent.thread {
+                Thread::Own(doing, call) if doing.is_in_call() => {
+                    self.advance(WHO, &doing, |to, doing| {
+                        to.agent.thread = Thread::Own(doing, call);
+                    });
+                }
+                _ => {}
             }
             // Nobody could act for it without a guardian, or once it has the mark for a call of its own.
             let mut to = *self.state;
