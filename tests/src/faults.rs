@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::Signal;
 
 use crate::agent::Agent;
-use crate::error::{BedResult, Failure, Step};
+use crate::error::{BedError, BedResult, Failure, Step};
 use crate::guest::{Guest, poll_until};
 use crate::host::{Answer, Operation};
 use crate::scenario::Bed;
@@ -261,6 +261,32 @@ impl Victim {
         ))?;
         Ok(struck)
     }
+}
+
+/// From now on in wait for the agent's next freeze: SIGKILL at the first sight of a FIFREEZE that has not come back. The background
+/// process `assassin` ends when it is done.
+///
+/// # Errors
+/// The guest is gone.
+pub fn kill_in_the_next_freeze(guest: &Guest, agent: Agent, victim: Victim) -> Step<()> {
+    let (names, pids) = (process_names(agent), victim.pids(agent));
+    let script = format!(
+        "pids={pids}; echo ready; while :; do for pid in $(pidof {names}); do
+            if grep -q freeze_super /proc/$pid/task/*/stack 2> /dev/null; then kill -STOP $pids; kill -KILL $pids; exit 0; fi
+        done; done"
+    );
+    guest.spawn("assassin", &["/bin/sh", "-c", &script])?;
+    let limit = Duration::from_secs(10);
+    let ready = poll_until(limit, || {
+        Ok::<_, Failure>(
+            guest
+                .job("assassin")?
+                .output
+                .contains("ready")
+                .then_some(()),
+        )
+    })?;
+    ready.ok_or_else(|| BedError::Guest("the assassin is not ready".into()).into())
 }
 
 /// What the agent's processes are called, in both its builds: words for pidof(1).

@@ -7,13 +7,13 @@ use tests::agent::Agent;
 use tests::booted::{self, System, WRITTEN};
 use tests::error::Step;
 use tests::faults::{
-    THAW_LIMIT, Victim, answer, armed, begin, configure, during, ended, plug_in, process_names,
-    says, start_with, writable_within,
+    THAW_LIMIT, Victim, answer, armed, begin, configure, during, ended, kill_in_the_next_freeze,
+    plug_in, says, start_with, writable_within,
 };
 use tests::guest::{Disk, FsKind, Guest};
 use tests::host::{E_FAIL, Operation};
 use tests::scenario::Bed;
-use tests::sleepers::{NOBODY, ROOT, Sleeper, abort_fuse, serve_nothing, waits_in_a_freeze};
+use tests::sleepers::{NOBODY, ROOT, Sleeper, abort_fuse, serve_nothing};
 use tests::steps::{checkpoint, frozen, mount_all, succeeds};
 use tests::{promise, scenario};
 
@@ -148,9 +148,8 @@ scenario! {
         let sleeper = Sleeper::at_a_pipe(&guest, "splice", "/mnt/ext4", ROOT)?;
         for victim in [Victim::Agent, Victim::Both] {
             bed.agent.start(&mut guest)?;
+            kill_in_the_next_freeze(&guest, bed.agent, victim)?;
             begin(&mut guest, Operation::FREEZE)?;
-            waits_in_a_freeze(&guest, process_names(bed.agent))?;
-            victim.strike(&guest, bed.agent, "KILL")?;
             ended(&guest, bed.agent, SOON)?;
             let died = Instant::now();
             if victim == Victim::Both {
