@@ -74,8 +74,9 @@ impl Fault {
 /// The disks whose writers tell whether a hold was one. The last is suspended and resumed by others all the time.
 const WRITERS: [&str; 3] = ["/mnt/ext4", "/mnt/xfs", "/mnt/snapshotted"];
 
-/// Someone else has frozen it.
+/// Someone else has frozen it, at one try of so many: ours waits 2 s for the end of such a freeze.
 const THEIRS: &str = "/mnt/theirs";
+const THEIRS_AT: u32 = 5;
 
 /// Large writes that wait for their disk, over and over.
 const LARGE: &str =
@@ -94,8 +95,7 @@ fn ready(bed: &mut Bed) -> Step<(Guest, [Sleeper; 2])> {
     ])?;
     mount_mapped(&guest, "/dev/vdc", "snapshotted", "ext4")?;
     guest.sh("cd /mnt; mkdir ext4 xfs theirs; mount -t ext4 /dev/vda ext4; mount -t xfs /dev/vdb xfs; mount -t ext4 /dev/vdd theirs
-        echo 2097152 > /proc/sys/vm/dirty_background_bytes; echo 4194304 > /proc/sys/vm/dirty_bytes
-        fsfreeze --freeze /mnt/theirs")?;
+        echo 2097152 > /proc/sys/vm/dirty_background_bytes; echo 4194304 > /proc/sys/vm/dirty_bytes")?;
     for point in WRITERS {
         guest.start_writer(point)?;
     }
@@ -188,7 +188,6 @@ fn once(bed: &Bed, guest: &mut Guest, dice: &mut Dice, fault: Fault) -> Step<See
         start(bed, guest)?;
     }
     writers_go_on(guest, &points)?;
-    frozen(guest, &[THEIRS])?;
     Ok(seen)
 }
 
@@ -203,7 +202,16 @@ scenario! {
         let (mut held, mut kept, mut early) = (0, 0, 0);
         for attempt in 1..=TRIES {
             let fault = dice.one_of(&FAULTS).copied().unwrap_or(Fault::KillGroup);
-            let seen = during(&format!("try {attempt} of {TRIES}, {fault:?}"), once(bed, &mut guest, &mut dice, fault))?;
+            let what = format!("try {attempt} of {TRIES}, {fault:?}");
+            let theirs = attempt % THEIRS_AT == 0;
+            if theirs {
+                guest.sh(&format!("fsfreeze --freeze {THEIRS}"))?;
+            }
+            let seen = during(&what, once(bed, &mut guest, &mut dice, fault))?;
+            if theirs {
+                during(&what, frozen(&guest, &[THEIRS]))?;
+                guest.sh(&format!("fsfreeze --unfreeze {THEIRS}"))?;
+            }
             held += u32::from(seen.held);
             kept += u32::from(seen.kept);
             early += u32::from(seen.early);
@@ -212,7 +220,7 @@ scenario! {
             sleeper.writes_what_comes(&guest, "later")?;
         }
         guest.signal("snapshots", nix::sys::signal::Signal::SIGKILL)?;
-        guest.sh("/sbin/dmsetup resume snapshotted; fsfreeze --unfreeze /mnt/theirs")?;
+        guest.sh("/sbin/dmsetup resume snapshotted")?;
         checkpoint(&mut guest)?;
         writable(&guest, &[WRITERS.as_slice(), &[THEIRS]].concat())?;
         Ok::<_, Failure>(format!("{TRIES} of {TRIES}: {early} before the answer to FREEZE, {held} holds, {kept} of them to a THAW with success; nothing of ours frozen, theirs always, both sleepers alive"))
