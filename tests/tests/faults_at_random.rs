@@ -80,7 +80,7 @@ const THEIRS_AT: u32 = 5;
 
 /// Large writes that wait for their disk, over and over.
 const LARGE: &str =
-    "while :; do dd if=/dev/zero of=/mnt/ext4/large bs=4M count=1 2> /dev/null; usleep 50000; done";
+    "while :; do dd if=/dev/zero of=/mnt/ext4/large bs=4M count=1 2> /dev/null; usleep 300000; done";
 
 /// As for snapshots of a volume, over and over.
 const SNAPSHOTS: &str = "while :; do /sbin/dmsetup suspend snapshotted; usleep 20000; /sbin/dmsetup resume snapshotted; usleep 900000; done";
@@ -144,7 +144,7 @@ fn once(bed: &Bed, guest: &mut Guest, dice: &mut Dice, fault: Fault) -> Step<See
     let transaction = begin(guest, Operation::FREEZE)?;
     let mut status = None;
     if early {
-        std::thread::sleep(Duration::from_millis(dice.below(600)));
+        std::thread::sleep(Duration::from_millis(dice.below(500)));
     } else {
         status = Some(answer(guest, transaction, HEARD)?);
     }
