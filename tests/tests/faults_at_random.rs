@@ -79,8 +79,7 @@ const THEIRS: &str = "/mnt/theirs";
 const THEIRS_AT: u32 = 5;
 
 /// Large writes that wait for their disk, over and over.
-const LARGE: &str =
-    "while :; do dd if=/dev/zero of=/mnt/ext4/large bs=4M count=1 2> /dev/null; usleep 300000; done";
+const LARGE: &str = "while :; do dd if=/dev/zero of=/mnt/ext4/large bs=4M count=1 2> /dev/null; usleep 300000; done";
 
 /// As for snapshots of a volume, over and over.
 const SNAPSHOTS: &str = "while :; do /sbin/dmsetup suspend snapshotted; usleep 20000; /sbin/dmsetup resume snapshotted; usleep 900000; done";
