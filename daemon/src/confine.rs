@@ -19,8 +19,8 @@ pub const AGENT: [Capability; 3] = [
     Capability::CAP_SYS_PTRACE,
 ];
 
-/// What the guardian keeps: it has its handles, and only thaws.
-pub const GUARDIAN: [Capability; 1] = [Capability::CAP_SYS_ADMIN];
+/// What the guardian keeps: it has its handles, and thaws; and it interrupts a program that sleeps in a write, so that a freeze waits for it.
+pub const GUARDIAN: [Capability; 2] = [Capability::CAP_SYS_ADMIN, Capability::CAP_SYS_PTRACE];
 
 /// Without these no file system can be frozen.
 const REQUIRED: [Capability; 2] = [Capability::CAP_SYS_ADMIN, Capability::CAP_DAC_READ_SEARCH];

@@ -9,7 +9,9 @@ use std::time::{Duration, Instant};
 use super::backend::Backend;
 use super::signal::{Signal, Waited};
 use super::slot::Slot;
-use super::writers::{InterruptOutcome, InterruptedWriter, Writers};
+use super::writers::{InterruptOutcome, InterruptedWriter, Search, WriterRules, Writers};
+use crate::config::Config;
+use crate::filesystems::DeviceNumber;
 
 /// A freeze that returns by itself mostly does within this time.
 const INTERRUPT_AFTER: Duration = Duration::from_millis(200);
@@ -69,6 +71,16 @@ pub(super) fn release<B: Backend>(
         let _ = signal.wait(Instant::now() + RELEASE_TIMEOUT, false, idle);
     }
     found
+}
+
+/// For whoever has no engine: looks for those who hold up freezes of these superblocks, and interrupts them, by the rules of the system's configuration;
+/// without one that can be used nobody is left alone.
+pub(super) fn interrupt(devices: &[DeviceNumber]) {
+    let rules = WriterRules::from(&Config::load(None).unwrap_or_default());
+    let writers = Writers::gather(&Search::of(devices, rules));
+    for dev in devices {
+        tell(&writers.interrupt(*dev));
+    }
 }
 
 /// Those of `writers` who hold up a freeze of this file system now, in words; or that nobody is known to.

@@ -239,6 +239,10 @@ impl<B: Backend> Hold<B> {
                 continue;
             }
             match slot.take_failure() {
+                // Whether the kernel tells of it by EINVAL depends on its version.
+                None if self.backend.is_suspended(slot.handle()) => {
+                    self.suspended.push(Arc::clone(slot));
+                }
                 None => {}
                 Some(error) if freezer::is_taken(&error) => {
                     failures.push(ThawError::Guardian(name))

@@ -6,6 +6,7 @@
 //!
 //! It makes system calls and sets its mark, and does nothing else: no allocation, no open, no log.
 
+use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
@@ -33,7 +34,7 @@ const TAKEN: i32 = libc::EALREADY;
 
 /// The agent's end of such a process.
 #[derive(Debug)]
-pub struct Freezer(UnixStream);
+pub struct Freezer(File);
 
 /// The process has died: how its last call went is not known.
 #[derive(Debug, thiserror::Error)]
@@ -44,7 +45,7 @@ impl Freezer {
     /// Two ends of a connection: the agent's, and that of the process to come.
     pub(super) fn pair() -> io::Result<(Self, OwnedFd)> {
         let (ours, theirs) = UnixStream::pair()?;
-        Ok((Self(ours), theirs.into()))
+        Ok((Self(OwnedFd::from(ours).into()), theirs.into()))
     }
 
     /// Has a call made, and waits for its return, however long that takes. `Ok` with the error of the call, or with one of ours: the freeze
@@ -107,7 +108,7 @@ pub(super) fn start(
     socket: OwnedFd,
 ) -> io::Result<i32> {
     let guardian = Pid::this();
-    let socket = UnixStream::from(socket);
+    let socket = File::from(socket);
     child::run(&[handle, socket.as_fd()], || {
         // As far as it goes: it inherits no lock.
         let _ = memory::lock_touched();
@@ -118,7 +119,7 @@ pub(super) fn start(
 }
 
 /// Until the agent is gone, or has done with it. Whether this process has frozen anything.
-fn serve(handle: BorrowedFd<'_>, mark: ledger::Cell<'_>, mut socket: &UnixStream) -> bool {
+fn serve(handle: BorrowedFd<'_>, mark: ledger::Cell<'_>, mut socket: &File) -> bool {
     let mut wanted = [0];
     let mut has_frozen = false;
     while socket.read_exact(&mut wanted).is_ok() {

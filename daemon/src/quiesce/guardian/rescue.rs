@@ -17,6 +17,7 @@ use nix::unistd::{Pid, getppid};
 
 use super::freezer;
 use crate::filesystems::text::printable;
+use crate::quiesce::held_up;
 use crate::quiesce::ledger;
 use crate::quiesce::protocol::{By, Known, Mark, MarkCell, Needs, RescuePart, carry_out};
 use crate::quiesce::report;
@@ -138,6 +139,7 @@ impl Watch {
         if count > 0 {
             self.report(cause, count, started.elapsed());
         }
+        self.interrupt_writers();
         let mut again = Instant::now() + RETRY_INTERVAL;
         while cause == Cause::AgentDied && self.is_anything_left() {
             sleep(Duration::from_millis(50));
@@ -148,10 +150,29 @@ impl Watch {
                 self.thaw_all(cause);
                 again = Instant::now() + RETRY_INTERVAL;
             }
+            if late {
+                self.interrupt_writers();
+            }
         }
     }
 
     /// What a later start has taken over is its own, also if that dies: the one after it is not to wait for this process.
+    /// A freeze that was given up may wait for somebody who sleeps in a write. Looking for them opens files: not while anything is frozen.
+    fn interrupt_writers(&self) {
+        let marks = || self.handles.iter().map(|handle| self.mark(handle));
+        let is_frozen = |mark| matches!(mark, Mark::Frozen | Mark::Failed | Mark::Thawing(_));
+        if marks().any(is_frozen) || !marks().any(|mark| mark == Mark::GivenUp) {
+            return;
+        }
+        let entries = ledger::read_from(&self.ledger).unwrap_or_default();
+        let stuck = entries.iter().filter(|entry| entry.mark == Mark::GivenUp);
+        let devices: Vec<_> = stuck.map(|entry| entry.dev).collect();
+        // In a child: it starts threads, and this process forks.
+        let stderr = std::io::stderr();
+        let _ = child::run(&[stderr.as_fd()], || held_up::interrupt(&devices));
+        self.wait(|| marks().any(|mark| mark == Mark::GivenUp));
+    }
+
     fn is_anything_left(&self) -> bool {
         self.handles
             .iter()
