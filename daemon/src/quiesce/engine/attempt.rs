@@ -22,8 +22,9 @@ const MOST_ATTEMPTS: u32 = 3;
 /// Opening takes microseconds, unless something is stuck.
 const OPEN_LIMIT: Duration = Duration::from_secs(60);
 
-/// How long sleeping writers are looked for beyond the flush: some microseconds for each thread of the machine.
-const SEARCH_TIMEOUT: Duration = Duration::from_secs(1);
+/// Longer than a search for sleeping writers takes: it ends by itself 2 s after its beginning, and mostly after some milliseconds. It must
+/// not go on into the freeze, since it opens files.
+const SEARCH_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// What the guardian grants the agent beyond its own limits.
 const GRACE: Duration = Duration::from_secs(10);
@@ -51,7 +52,7 @@ impl WriterSearch {
         Self(thread.is_ok().then_some(writers))
     }
 
-    /// What was found. A search that is not done by then is done without: who holds up a freeze is looked for again when it was given up.
+    /// What was found; waits for the end of the search. Whom it has missed is looked for again when a freeze was given up.
     fn finish(self) -> Writers {
         let found = self
             .0
