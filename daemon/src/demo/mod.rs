@@ -173,7 +173,9 @@ fn checkpoint(
         });
     }
     screen.waits(&waits, hold);
-    if before != after {
+    // A record that was written before the freeze may be synced, or counted, in the hold; the next one waits.
+    let mut counts = before.iter().zip(&after);
+    if counts.any(|(before, after)| *after > before + 1) {
         screen.fault("a write was acknowledged during the hold");
         good = false;
     }
