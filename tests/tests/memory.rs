@@ -20,7 +20,7 @@ const TWO: [FsKind; 2] = [FsKind::Ext4, FsKind::Xfs];
 const SOON: Duration = Duration::from_secs(5);
 
 /// Of agent and guardian together.
-const MOST_KIB: u64 = 4 * 1024;
+const MOST_KIB: u64 = 4 * 1024 + 512;
 
 /// More than the agent keeps reports of.
 const CHECKPOINTS: usize = 20;
