@@ -33,11 +33,22 @@ pub fn configure(guest: &Guest, text: &str) -> BedResult<()> {
 /// # Errors
 /// It does not register in time.
 pub fn start_with(guest: &mut Guest, point: &str, action: &str) -> Step<()> {
-    let fault = format!("{point}={action}");
+    start_with_each(guest, &[(point, action)])
+}
+
+/// As [`start_with`], with several faults, each at its own point.
+///
+/// # Errors
+/// It does not register in time.
+pub fn start_with_each(guest: &mut Guest, faults: &[(&str, &str)]) -> Step<()> {
+    let faults: Vec<_> = faults
+        .iter()
+        .map(|(point, action)| format!("{point}={action}"))
+        .collect();
     guest.spawn_with(
         Agent::HvVssd.name(),
         &["/usr/sbin/hv-vssd-faults", "run"],
-        &[("HV_VSSD_FAULT", &fault)],
+        &[("HV_VSSD_FAULT", &faults.join(","))],
     )?;
     Agent::HvVssd.wait_registered(guest)
 }

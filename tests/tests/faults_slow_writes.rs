@@ -8,7 +8,7 @@ use tests::agent::Agent;
 use tests::error::{Failure, Step};
 use tests::faults::{
     Victim, answer, armed, begin, configure, during, ended, fails, plug_in, process_names,
-    start_with, writable_within,
+    start_with, start_with_each, writable_within,
 };
 use tests::guest::{Disk, FsKind, Guest, poll_until};
 use tests::host::{E_FAIL, Operation};
@@ -28,6 +28,9 @@ const LARGE: &str = "/mnt/ext4/large";
 
 /// After the end of the write nothing is frozen within this time.
 const SOON: Duration = Duration::from_secs(5);
+
+/// The limit of a freeze, and the time to give it up.
+const LIMIT: Duration = Duration::from_secs(40);
 
 /// A guest with a slow disk and a fast one, without an agent; limits that the write stays within.
 fn ready(bed: &mut Bed) -> Step<(Guest, Vec<String>)> {
@@ -146,6 +149,28 @@ scenario! {
     c_daemon_gap: Some("its call freezes the disk for good"),
     fn slow_write_delays_a_freeze_and_killed_processes_leave_nothing_frozen(bed) {
         struck_by_each(bed, &[(Victim::Agent, "KILL"), (Victim::Guardian, "KILL"), (Victim::Both, "KILL")])
+    }
+}
+
+scenario! {
+    /// Row 28: the engine unwinds while others still work for it.
+    row: "28", "FIFREEZE waits for a write of 24 MB to a disk of 3 MB/s; a defect in the agent's engine",
+    hv_vssd_alone,
+    fn slow_write_delays_a_freeze_and_a_defect_leaves_nothing_frozen(bed) {
+        let (mut guest, points) = ready(bed)?;
+        start_with_each(&mut guest, &[("freeze", "sleep"), ("waiting", "panic")])?;
+        let transaction = begin(&mut guest, Operation::FREEZE)?;
+        armed(&guest)?;
+        write_slowly(&guest, LARGE, SIZE)?;
+        let status = answer(&mut guest, transaction, LIMIT)?;
+        promise!(status == E_FAIL, "FREEZE was answered {status:#x}");
+        let told = guest.job(bed.agent.name())?.output;
+        promise!(told.contains("a fault was asked for at waiting"), "no defect: {told}");
+        written(&guest)?;
+        let took = nothing_stays(&guest, &points)?;
+        checkpoint(&mut guest)?;
+        nothing_stays(&guest, &points)?;
+        Ok(format!("FREEZE failed; nothing frozen {} ms after the end of the write, nor on record as such; the same agent's next checkpoint works", took.as_millis()))
     }
 }
 

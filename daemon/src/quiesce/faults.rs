@@ -2,8 +2,10 @@
 //! `fault-points` is for test builds alone.
 //!
 //! `HV_VSSD_FAULT=POINT=ACTION` makes the process do something the first time it comes to POINT: `kill` (SIGKILL),
-//! `stop` (SIGSTOP), `term` (SIGTERM), `panic`, `sleep` (for 3 s, so that a fault from outside can be timed).
-//! The points, in the order of a checkpoint: plan, open, hooks, flush, arm, freeze, stage, frozen, thaw, thawed.
+//! `stop` (SIGSTOP), `term` (SIGTERM), `panic`, `sleep` (for 3 s, so that a fault from outside can be timed). Several
+//! are separated by commas.
+//! The points, in the order of a checkpoint: plan, open, hooks, flush, arm, freeze, waiting (a FIFREEZE has not returned
+//! for a moment), stage, frozen, thaw, thawed.
 
 /// The process comes to a boundary.
 #[cfg(not(feature = "fault-points"))]
@@ -15,19 +17,22 @@ pub fn reach(_point: &'static str) {}
 #[expect(clippy::panic, reason = "a panic is one of the faults to be tried")]
 pub fn reach(point: &'static str) {
     use nix::sys::signal::{Signal, kill};
-    use std::sync::Once;
-    static FIRED: Once = Once::new();
-    let Some(fault) = std::env::var_os("HV_VSSD_FAULT") else {
+    use std::sync::{Mutex, PoisonError};
+    static DONE: Mutex<Vec<&str>> = Mutex::new(Vec::new());
+    let Some(faults) = std::env::var_os("HV_VSSD_FAULT") else {
         return;
     };
-    let fault = fault.to_string_lossy();
-    let Some((_, action)) = fault.split_once('=').filter(|(wanted, _)| *wanted == point) else {
+    let faults = faults.to_string_lossy();
+    let mut each = faults.split(',').filter_map(|fault| fault.split_once('='));
+    let Some((_, action)) = each.find(|(wanted, _)| *wanted == point) else {
         return;
     };
-    let mut fire = false;
-    FIRED.call_once(|| fire = true);
-    if !fire {
-        return;
+    {
+        let mut done = DONE.lock().unwrap_or_else(PoisonError::into_inner);
+        if done.contains(&point) {
+            return;
+        }
+        done.push(point);
     }
     let signal = match action {
         "kill" => Signal::SIGKILL,

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::backend::Backend;
+use super::faults;
 use super::signal::{Signal, Waited};
 use super::slot::Slot;
 use super::writers::{InterruptOutcome, InterruptedWriter, Search, WriterRules, Writers};
@@ -39,6 +40,7 @@ pub(super) fn wait_for<B: Backend>(
             Waited::TimedOut if next < deadline => {}
             waited => return waited,
         }
+        faults::reach("waiting");
         for slot in stage.iter().filter(|slot| slot.running().is_some()) {
             tell(&writers.interrupt(slot.target().dev));
         }

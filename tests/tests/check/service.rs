@@ -3,6 +3,7 @@
 use nix::sys::signal::Signal;
 use tests::agent::Agent;
 use tests::error::Step;
+use tests::faults::Victim;
 use tests::guest::{Disk, FsKind};
 use tests::host::Operation;
 use tests::promise;
@@ -71,10 +72,8 @@ pub(super) fn the_service(bed: &mut Bed) -> Step<String> {
     check(&guest)?
         .gives("file-system-consistent")?
         .has("busy", "note")?;
-    // Both at once, so that neither thaws.
-    guest.sh(&format!(
-        "kill -STOP {agent}; kill -KILL {guardian} {agent}"
-    ))?;
+    // All at once, so that none thaws.
+    Victim::All.strike(&guest, bed.agent, "KILL")?;
     eventually(&guest, "left-over")?;
     let found = check(&guest)?;
     let told = found.gives("fallback")?.has("left-over", "error")?;
