@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use double::applications::Database;
 use double::{Double, Entry, Fault, Op, PATIENCE, limits};
 use driver::Driver;
-use hv_vssd::filesystems::{DeviceNumber, Plan, ScanError};
+use hv_vssd::filesystems::{Appeared, DeviceNumber, Plan, ScanError};
 use hv_vssd::hooks::{Operation as Call, Outcome};
 use hv_vssd::quiesce::backend::Target;
 use hv_vssd::quiesce::handle::HandleError;
@@ -235,8 +235,12 @@ impl Backend for Appearing {
         self.0.open(target)
     }
 
-    fn has_appeared(&self) -> bool {
-        self.1.swap(false, Ordering::SeqCst)
+    fn appeared(&self) -> io::Result<Appeared> {
+        let to_freeze = self.1.swap(false, Ordering::SeqCst).then(|| "/new".into());
+        Ok(Appeared {
+            to_freeze: to_freeze.into_iter().collect(),
+            gaps: Vec::new(),
+        })
     }
 
     fn sync(&self, held: &double::Held) -> io::Result<()> {

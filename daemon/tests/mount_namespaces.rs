@@ -8,6 +8,7 @@ use std::fs::File;
 use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
 
 use hv_vssd::filesystems::{Baseline, Plan, Policy, Superblock, TableWatch, scan};
 use hvutil_sys::mount::mount_id;
@@ -164,12 +165,14 @@ fn watch() {
     };
     let none = None::<&str>;
     let policy = Policy::default();
+    let soon = || Instant::now() + Duration::from_secs(10);
 
     let watch = TableWatch::open().unwrap();
     let before = Baseline::of(&scan().unwrap());
     let appeared = || -> Vec<String> {
-        let new = watch.appeared(&before, &policy).unwrap();
-        new.iter()
+        let new = watch.appeared(&before, &policy, soon()).unwrap();
+        new.to_freeze
+            .iter()
             .map(|point| point.display().to_string())
             .collect()
     };
@@ -197,11 +200,10 @@ fn watch() {
     remount(MsFlags::MS_RDONLY);
     let before = Baseline::of(&scan().unwrap());
     assert!(watch.changed().unwrap());
-    assert!(watch.appeared(&before, &policy).unwrap().is_empty());
+    assert!(watch.appeared(&before, &policy, soon()).unwrap().is_empty());
     remount(MsFlags::empty());
     assert!(watch.changed().unwrap(), "a remount is a change");
-    let new = watch.appeared(&before, &policy).unwrap();
-    assert_eq!(new.len(), 1);
-    assert_eq!(new[0], point);
+    let new = watch.appeared(&before, &policy, soon()).unwrap();
+    assert_eq!(new.to_freeze, [point.as_path()]);
     umount2(&point, MntFlags::empty()).unwrap();
 }

@@ -6,6 +6,7 @@
 //! | [`device`] | the channel itself: open, register, read a request, write a reply |
 //! | [`freeze`] | `FIFREEZE`, `FITHAW`, `syncfs` (`fs/ioctl.c`, `fs/super.c`) |
 //! | [`mount`] | `open_tree`, `fsopen`/`fsmount`, the mount id of a file descriptor |
+//! | [`namespace`] | whose a namespace is (`fs/nsfs.c`) |
 //! | [`loopdev`] | loop devices that detach themselves (`drivers/block/loop.c`) |
 //! | [`shared`] | a file mapped shared (`mmap`) |
 //! | [`socket`] | passing descriptors (`SCM_RIGHTS`) |
@@ -28,6 +29,7 @@ pub mod hypervisor;
 pub mod loopdev;
 pub mod memory;
 pub mod mount;
+pub mod namespace;
 pub mod ptrace;
 pub mod shared;
 pub mod socket;

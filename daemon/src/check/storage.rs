@@ -2,7 +2,7 @@
 
 use super::facts::Facts;
 use super::{Cause, Finding, Severity};
-use crate::filesystems::text::printable;
+use crate::filesystems::text::{capitalised, printable};
 use crate::filesystems::{LeftOut, Plan, Reason};
 
 /// More than this of a kind are counted, not named.
@@ -104,16 +104,16 @@ fn loses_suspensions(kernel: (u32, u32)) -> bool {
 }
 
 fn planned(facts: &Facts, plan: &Plan, findings: &mut Vec<Finding>) {
-    if plan.unread_processes > 0 {
-        let processes = match plan.unread_processes {
-            1 => "1 process".to_owned(),
-            many => format!("{many} processes"),
-        };
+    let severity = match facts.settings.strict {
+        true => Severity::Error,
+        false => Severity::Warning,
+    };
+    for unseen in plan.unseen() {
         findings.push(Finding::new(
             Cause::UnseenMounts,
-            Severity::Warning,
-            format!("The mounts of {processes} cannot be looked into: what only they have mounted would be missed."),
-            "Run hv-vssd as root with CAP_SYS_PTRACE, as its unit has it",
+            severity,
+            format!("{}: what is mounted only there would be missed.", capitalised(&unseen)),
+            "Run hv-vssd as root with CAP_SYS_PTRACE, as its unit has it; of a user with too many mounts, end the process that has them",
         ));
     }
     let left_out = |wanted: fn(Reason) -> bool| {

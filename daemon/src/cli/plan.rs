@@ -50,6 +50,14 @@ pub(super) fn main(arguments: &Arguments) -> CommandResult {
             FreezeError::Gap(target.to_string())
         );
     }
+    if config.strictness == Strictness::Strict {
+        for unseen in plan.unseen() {
+            text += &format!(
+                "\nA checkpoint would FAIL: {}\n",
+                FreezeError::Unseen(unseen)
+            );
+        }
+    }
     print::text(&text)
 }
 

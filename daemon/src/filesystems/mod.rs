@@ -10,6 +10,7 @@
 //! [`scan()`] does all the input and opens no mount point; [`TableWatch`] tells what was mounted since; [`mountinfo`] and [`plan`] are pure.
 
 pub mod blockdev;
+mod budget;
 pub mod device;
 pub mod error;
 mod found;
@@ -42,7 +43,7 @@ pub(crate) use kinds::Kind;
 pub use lookup::{Located, LookupError, devices_at, locate, planned_at};
 pub use mount_table::MountTable;
 pub use mountinfo::Mount;
-pub use namespaces::Namespace;
+pub use namespaces::{Namespace, UnreadTables};
 pub use plan::{Candidate, LeftOut, Plan, Superblock};
 pub use policy::Policy;
 pub use processes::Process;
@@ -52,4 +53,4 @@ pub use scan::{Scan, ScanError, scan, scan_and_watch, scan_below, scan_own_names
 pub use served::ServedBy;
 pub use table::render_table;
 pub(crate) use tree::MountTree;
-pub use watch::{Baseline, OtherTables, TableWatch};
+pub use watch::{Appeared, Baseline, OtherTables, TableWatch};

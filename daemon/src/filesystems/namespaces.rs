@@ -12,15 +12,18 @@ use std::fs::File;
 use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+use std::time::Instant;
 
 use hashbrown::{HashMap, HashSet};
 
+pub use super::budget::UnreadTables;
+use super::budget::{Budget, Owner};
 use super::device::DeviceNumber;
 use super::error::ScanError;
 use super::kinds::{Kind, Kinds};
 use super::mount_table::MountTable;
 use super::mountinfo::{self, skim, unescape};
-use super::processes::{self, Process, file_of};
+use super::processes::{self, Process, Table, file_of};
 use super::tree::MountTree;
 
 /// A mount namespace other than ours that has something ours has not, or has something within reach that ours only has hidden.
@@ -40,59 +43,144 @@ pub(crate) struct Others {
     pub(crate) elsewhere: BTreeMap<PathBuf, BTreeSet<DeviceNumber>>,
     /// As [`super::Scan::unread_processes`].
     pub(crate) unread_processes: usize,
+    /// As [`super::Scan::unread_tables`].
+    pub(crate) unread_tables: Vec<UnreadTables>,
     /// As [`super::Scan::others_fingerprint`].
     pub(crate) fingerprint: u64,
 }
 
-/// Reads the namespaces of all processes but our own; `own` is our mount table. `keep` gets each table's open file.
+/// The tables of all other namespaces, one after the other, within a [`Budget`]: the system's first. How many tables ordinary users have and
+/// how long these are costs no more than that.
+struct Tables<'a> {
+    proc: &'a Path,
+    namespaces: std::vec::IntoIter<Vec<u32>>,
+    ours: Option<File>,
+    budget: Budget,
+    /// Processes that could not be looked into.
+    unread: usize,
+    cut: BTreeMap<Option<u32>, UnreadTables>,
+}
+
+impl<'a> Tables<'a> {
+    fn list(proc: &'a Path) -> Result<Self, ScanError> {
+        let listed = processes::list(proc)?;
+        Ok(Self {
+            proc,
+            namespaces: listed.namespaces.into_iter(),
+            ours: File::open(proc.join("self/ns/user")).ok(),
+            budget: Budget::default(),
+            unread: listed.unread,
+            cut: BTreeMap::new(),
+        })
+    }
+
+    fn note_cut(&mut self, owner: Owner, pid: u32) {
+        let uid = match owner {
+            Owner::System => None,
+            Owner::User(uid) => Some(uid),
+        };
+        let cut = self.cut.entry(uid).or_insert_with(|| UnreadTables {
+            uid,
+            namespaces: 0,
+            process: Process::read(self.proc, pid),
+        });
+        cut.namespaces += 1;
+    }
+}
+
+impl Iterator for Tables<'_> {
+    type Item = (Owner, Table);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        loop {
+            let pids = self.namespaces.next()?;
+            let started = Instant::now();
+            let owner = processes::owner(self.proc, &pids, self.ours.as_ref());
+            let first = pids.first().copied().unwrap_or_default();
+            let Some(grant) = self.budget.grant(owner) else {
+                self.note_cut(owner, first);
+                continue;
+            };
+            let table = processes::table(self.proc, pids, grant, &mut self.unread);
+            let bytes = table.as_ref().map_or(0, |table| table.text.len());
+            self.budget.spend(owner, bytes, started);
+            if let Some(table) = table {
+                if table.is_cut {
+                    self.note_cut(owner, table.pid);
+                }
+                return Some((owner, table));
+            }
+        }
+    }
+}
+
+/// Reads the namespaces of all processes but our own; `own` is our mount table. `keep` gets each open table of the system's namespaces.
 pub(crate) fn read_others(
     proc: &Path,
     own: &MountTable,
     kind_of: &dyn Fn(&str) -> Kind,
     keep: &mut dyn FnMut(File),
 ) -> Result<Others, ScanError> {
-    let listed = processes::list(proc)?;
-    let mut unread = listed.unread;
+    let mut tables = Tables::list(proc)?;
     let mut others = Others::default();
     // Not made for a machine without any other namespace.
     let mut own_known: Option<(Known<'_>, Places<'_>)> = None;
-    for pids in listed.namespaces {
-        let Some((pid, file, table)) = processes::table(proc, pids, &mut unread) else {
-            continue;
-        };
-        keep(file);
+    while let Some((owner, table)) = tables.next() {
+        others.fingerprint = others.fingerprint.wrapping_add(fingerprint(owner, &table));
+        if owner == Owner::System {
+            keep(table.file);
+        }
         let (known, places) = own_known.get_or_insert_with(|| {
             let mut known = Known::new(kind_of);
             known.take(own);
             (known, Places::new(own))
         });
-        others.fingerprint = others.fingerprint.wrapping_add(fingerprint(&table));
-        places.add(&table);
-        if !known.may_gain_from(&table) {
+        places.add(&table.text);
+        if !known.may_gain_from(&table.text) {
             continue;
         }
-        let mounts = mountinfo::parse_owned(table).map_err(|source| ScanError::Mountinfo {
-            path: file_of(proc, pid, "mountinfo"),
+        let mounts = mountinfo::parse_owned(table.text).map_err(|source| ScanError::Mountinfo {
+            path: file_of(proc, table.pid, "mountinfo"),
             source,
         })?;
         if known.take(&mounts) {
-            let process = Process::read(proc, pid);
+            let process = Process::read(proc, table.pid);
             others.namespaces.push(Namespace { process, mounts });
         }
     }
     if let Some((_, places)) = own_known {
         others.elsewhere = places.elsewhere();
     }
-    others.unread_processes = unread;
-    others.fingerprint = others.fingerprint.wrapping_add(unread as u64);
+    others.unread_processes = tables.unread;
+    others.unread_tables = tables.cut.into_values().collect();
+    others.fingerprint = others
+        .fingerprint
+        .wrapping_add(others.unread_processes as u64);
     Ok(others)
 }
 
-/// Of one table; those of several are added up, because namespaces come in no order. Never 0, so that an empty one counts.
-pub(crate) fn fingerprint(table: &[u8]) -> u64 {
-    BuildHasherDefault::<DefaultHasher>::default()
-        .hash_one(table)
-        .max(1)
+/// The open tables of the system's namespaces, with the fingerprint that [`read_others`] would give now. Parses none.
+pub(crate) fn open_others(proc: &Path) -> Result<(Vec<File>, u64), ScanError> {
+    let mut tables = Tables::list(proc)?;
+    let (mut files, mut sum) = (Vec::new(), 0_u64);
+    while let Some((owner, table)) = tables.next() {
+        sum = sum.wrapping_add(fingerprint(owner, &table));
+        if owner == Owner::System {
+            files.push(table.file);
+        }
+    }
+    Ok((files, sum.wrapping_add(tables.unread as u64)))
+}
+
+/// Of one table; those of several are added up, because namespaces come in no order. Never 0, so that an empty one counts. A table of an
+/// ordinary user's does not: he cannot mount a disk, and must not be able to have every plan made anew.
+fn fingerprint(owner: Owner, table: &Table) -> u64 {
+    match owner {
+        Owner::User(_) => 0,
+        Owner::System => BuildHasherDefault::<DefaultHasher>::default()
+            .hash_one(&table.text)
+            .max(1),
+    }
 }
 
 /// The superblocks seen so far.

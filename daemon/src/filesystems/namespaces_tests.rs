@@ -56,7 +56,7 @@ fn a_namespace_is_read_once_however_many_processes_it_has() {
         let table = if first { table } else { "read again\n" };
         proc.process(&pid.to_string(), namespace, Some(table));
     }
-    let start = std::time::Instant::now();
+    let start = Instant::now();
     let others = proc.read().unwrap();
     let took = start.elapsed();
     assert_eq!(others.namespaces.len(), 1);
@@ -148,4 +148,84 @@ fn mount_points_of_all_other_namespaces_are_gathered() {
     assert!(others.namespaces.is_empty());
     let expected = [("/a b".into(), [DeviceNumber::new(8, 2)].into())];
     assert_eq!(others.elsewhere, expected.into());
+}
+
+/// Makes the process that of an ordinary user; whoever runs this as one has only such.
+fn of_a_user(proc: &Proc, pid: &str) -> u32 {
+    use std::os::unix::fs::{MetadataExt, chown};
+    let dir = proc.0.path().join(pid);
+    let _ = chown(&dir, Some(65_534), Some(65_534));
+    fs::metadata(dir).unwrap().uid()
+}
+
+/// Binds of one directory, under long paths.
+fn long_table(length: usize) -> String {
+    let mut table = String::new();
+    let mut id = 200;
+    while table.len() < length {
+        id += 1;
+        table += &format!(
+            "{id} 200 8:2 /d /{}/{id} rw - xfs /dev/sda2 rw\n",
+            "long".repeat(500)
+        );
+    }
+    table
+}
+
+#[test]
+fn a_users_endless_tables_are_cut_and_told_and_nobody_elses_suffer() {
+    let proc = Proc::new();
+    let table = long_table(3 << 20);
+    for (namespace, pid) in [(2, "40"), (3, "41"), (4, "42")] {
+        proc.process(pid, namespace, Some(&table));
+    }
+    let uid = ["40", "41", "42"].map(|pid| of_a_user(&proc, pid))[0];
+    proc.process("90", 9, Some(CONTAINER));
+    let others = proc.read().unwrap();
+    // The first is whole, the second the rest of what a user has, the third nothing. A machine that is very busy has no time for the first.
+    let cut = others
+        .unread_tables
+        .iter()
+        .find(|cut| cut.uid == Some(uid))
+        .unwrap();
+    assert!((2..=3).contains(&cut.namespaces), "{cut}");
+    let told = cut.to_string();
+    assert!(
+        told.starts_with(&format!("the mount tables of user {uid} are too")),
+        "{told}"
+    );
+    if uid == 65_534 {
+        // The system's own namespace is read, though it comes last.
+        assert_eq!(proc.seen_by(), [90]);
+    }
+}
+
+#[test]
+fn a_table_without_an_end_costs_no_more_than_what_is_granted() {
+    let proc = Proc::new();
+    proc.process("40", 2, None);
+    symlink("/dev/zero", proc.0.path().join("40/mountinfo")).unwrap();
+    let others = proc.read().unwrap();
+    assert_eq!(others.unread_tables.len(), 1);
+    assert_eq!(others.unread_processes, 0);
+    assert!(others.namespaces.is_empty());
+}
+
+#[test]
+fn what_a_user_mounts_makes_no_plan_anew_and_what_the_system_does_does() {
+    let proc = Proc::new();
+    let fingerprint = |table: &str, user: bool| {
+        let _ = fs::remove_dir_all(proc.0.path().join("40"));
+        proc.process("40", 2, Some(table));
+        let is_user = user && of_a_user(&proc, "40") != 0;
+        (proc.read().unwrap().fingerprint, is_user)
+    };
+    let longer = format!("{CONTAINER}104 101 8:4 / /more rw - ext4 /dev/sdd rw\n");
+    let (one, is_user) = fingerprint(CONTAINER, true);
+    let (other, _) = fingerprint(&longer, true);
+    assert!(is_user);
+    assert_eq!(one, other);
+    if of_a_user(&proc, "40") == 65_534 {
+        assert_ne!(fingerprint(CONTAINER, false), fingerprint(&longer, false));
+    }
 }

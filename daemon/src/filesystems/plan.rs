@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use super::found;
 use super::kinds::Kind;
+use super::namespaces::UnreadTables;
 use super::policy::Policy;
 use super::scan::Scan;
 use super::stacking::{Node, Stacking};
@@ -25,9 +26,11 @@ use super::tree::MountTree;
 ///      "mounts": [{"id": 31, "mount_point": "/data", "root": "/", "hidden": false, "through_server": false,
 ///                  "namespace_of": {"pid": 1234, "name": "httpd"}}]}
 ///   ],
-///   "unread_processes": 0
+///   "unread_processes": 0,
+///   "unread_tables": [{"uid": 1000, "namespaces": 3, "process": {"pid": 4321, "name": "sh"}}]
 /// }
 /// ```
+/// `unread_tables` is there when a table was too long or there were too many; without `uid` they are the system's own.
 /// Superblocks come in the order of freezing, and `stage` counts from 1. `namespace_of` is a process whose mount
 /// namespace has the mount, if ours has it not. Bytes that are not UTF-8 are replaced by U+FFFD.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -38,6 +41,8 @@ pub struct Plan {
     pub left_out: Vec<LeftOut>,
     /// As [`Scan::unread_processes`]: what is mounted only in their namespaces is missing here.
     pub unread_processes: usize,
+    /// As [`Scan::unread_tables`]: the same.
+    pub unread_tables: Vec<UnreadTables>,
 }
 
 impl Plan {
@@ -104,6 +109,7 @@ impl Plan {
             stages,
             left_out,
             unread_processes: scan.unread_processes,
+            unread_tables: scan.unread_tables.clone(),
         }
     }
 
@@ -117,6 +123,19 @@ impl Plan {
         self.left_out
             .iter()
             .filter(|left_out| left_out.reason.is_a_gap())
+    }
+
+    /// What could not be looked at, so that a file system mounted only there is missing here; a sentence for each.
+    pub fn unseen(&self) -> impl Iterator<Item = String> {
+        let processes = match self.unread_processes {
+            0 => None,
+            1 => Some("the mount namespace of 1 process could not be looked into".to_owned()),
+            many => Some(format!(
+                "the mount namespaces of {many} processes could not be looked into"
+            )),
+        };
+        let tables = self.unread_tables.iter().map(ToString::to_string);
+        processes.into_iter().chain(tables)
     }
 
     /// The file systems that are flushed and not frozen.

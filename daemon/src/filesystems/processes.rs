@@ -5,11 +5,15 @@ use std::ffi::OsStr;
 use std::fs::File;
 use std::io::Read;
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::time::Instant;
 use std::{fmt, fs, io};
 
+use hvutil_sys::namespace;
 use serde::Serialize;
 
+use super::budget::{Grant, Owner};
 use super::error::ScanError;
 use super::text::printable;
 
@@ -44,7 +48,10 @@ impl Process {
     }
 }
 
-/// The processes of each namespace but ours, lowest first.
+/// A table is read in pieces of this size; the time is looked at in between.
+const PIECE: usize = 64 * 1024;
+
+/// The processes of each namespace but ours, lowest first. Namespaces that may be the system's come first.
 pub(crate) struct Listed {
     pub(crate) namespaces: Vec<Vec<u32>>,
     /// Processes whose namespace could not be found out.
@@ -85,7 +92,14 @@ pub(crate) fn list(proc: &Path) -> Result<Listed, ScanError> {
     for pids in &mut namespaces {
         pids.sort_unstable();
     }
-    namespaces.sort_unstable();
+    // What is root's in the eyes of /proc is asked first: nobody can make it wait behind thousands of his own.
+    let is_users = |pids: &Vec<u32>| {
+        let first = pids
+            .first()
+            .map(|pid| fs::metadata(proc.join(pid.to_string())));
+        first.is_none_or(|first| first.is_ok_and(|process| process.uid() != 0))
+    };
+    namespaces.sort_by_cached_key(|pids| (is_users(pids), pids.first().copied()));
     Ok(Listed { namespaces, unread })
 }
 
@@ -99,31 +113,95 @@ fn prefer_whole_view(proc: &Path, pids: &mut [u32]) {
     }
 }
 
-/// The mount table of one namespace, by the first of its processes that still has it: with its bytes, and open at its end.
+/// To whom the namespace of these processes belongs.
+pub(crate) fn owner(proc: &Path, pids: &[u32], ours: Option<&File>) -> Owner {
+    for pid in pids.iter().take(ROOTS_ASKED) {
+        let known = File::open(file_of(proc, *pid, "ns/mnt"))
+            .and_then(|mounts| namespace::owner(mounts, ours.ok_or(io::ErrorKind::NotFound)?));
+        match known {
+            Ok(None) => return Owner::System,
+            Ok(Some(uid)) => return Owner::User(uid),
+            // It is gone; or the kernel is older than 4.11; or a directory stands in for /proc.
+            Err(_) => match fs::metadata(proc.join(pid.to_string())) {
+                Ok(process) if process.uid() == 0 => return Owner::System,
+                Ok(process) => return Owner::User(process.uid()),
+                Err(_) => {}
+            },
+        }
+    }
+    Owner::System
+}
+
+/// A mount table that was read.
+pub(crate) struct Table {
+    /// The process it was read of.
+    pub(crate) pid: u32,
+    /// Open where the reading ended.
+    pub(crate) file: File,
+    /// Whole lines.
+    pub(crate) text: Vec<u8>,
+    /// It goes on.
+    pub(crate) is_cut: bool,
+}
+
+/// The mount table of one namespace, by the first of its processes that still has it, as far as the grant goes.
 pub(crate) fn table(
     proc: &Path,
     mut pids: Vec<u32>,
+    grant: Grant,
     unread: &mut usize,
-) -> Option<(u32, File, Vec<u8>)> {
+) -> Option<Table> {
     prefer_whole_view(proc, &mut pids);
     let mut refused = false;
     for pid in &pids {
         let read = || -> io::Result<_> {
-            let mut file = File::open(file_of(proc, *pid, "mountinfo"))?;
-            let mut table = Vec::new();
-            file.read_to_end(&mut table)?;
-            Ok((file, table))
+            let file = File::open(file_of(proc, *pid, "mountinfo"))?;
+            let (text, is_cut) = read_lines(&file, grant)?;
+            Ok(Table {
+                pid: *pid,
+                file,
+                text,
+                is_cut,
+            })
         };
         match read() {
-            Ok((file, table)) if !table.is_empty() => return Some((*pid, file, table)),
+            Ok(table) if table.is_cut || !table.text.is_empty() => return Some(table),
             Ok(_) => {}
             Err(error) => refused |= !is_gone(&error),
+        }
+        if Instant::now() >= grant.until {
+            break;
         }
     }
     if refused {
         *unread += pids.len();
     }
     None
+}
+
+/// Reads a table to its end, or as far as the grant goes: then to the end of a line, and `true`.
+pub(crate) fn read_lines(mut file: &File, grant: Grant) -> io::Result<(Vec<u8>, bool)> {
+    let mut text = Vec::new();
+    loop {
+        let read = text.len();
+        if read >= grant.bytes || Instant::now() >= grant.until {
+            let line = text.iter().rposition(|byte| *byte == b'\n');
+            text.truncate(line.map_or(0, |end| end + 1));
+            return Ok((text, true));
+        }
+        text.resize(read + PIECE.min(grant.bytes - read), 0);
+        let piece = text.get_mut(read..).unwrap_or_default();
+        let more = match file.read(piece) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => 0,
+            Ok(0) => {
+                text.truncate(read);
+                text.shrink_to_fit();
+                return Ok((text, false));
+            }
+            more => more?,
+        };
+        text.truncate(read + more);
+    }
 }
 
 /// What the kernel answers for a process that is no more, or has let go of its namespace (`mounts_open_common` in fs/proc_namespace.c: EINVAL).

@@ -14,7 +14,7 @@ pub use super::error::ScanError;
 use super::kinds::{Kind, Kinds};
 use super::mount_table::MountTable;
 use super::mountinfo::{self, Mount};
-use super::namespaces::{Namespace, Others, read_others};
+use super::namespaces::{Namespace, Others, UnreadTables, read_others};
 use super::roots::Roots;
 use super::watch::OtherTables;
 
@@ -36,7 +36,9 @@ pub struct Scan {
     pub elsewhere: BTreeMap<PathBuf, BTreeSet<DeviceNumber>>,
     /// Processes whose mount namespace could not be found out or not be read: without CAP_SYS_PTRACE all that are more privileged than we are.
     pub unread_processes: usize,
-    /// A number that stays the same as long as all other namespaces have the mounts they have ([`OtherTables::fingerprint`]).
+    /// Mount tables that were too long to be read to their end, or too many.
+    pub unread_tables: Vec<UnreadTables>,
+    /// A number that stays the same as long as all other namespaces of the system have the mounts they have ([`OtherTables::fingerprint`]).
     pub others_fingerprint: u64,
 }
 
@@ -44,6 +46,11 @@ impl Scan {
     /// All mounts: ours, and those of the other namespaces that tell anything new.
     pub fn all_mounts(&self) -> impl Iterator<Item = Mount<'_>> {
         self.tables().flat_map(MountTable::iter)
+    }
+
+    /// Whether there are mounts that nobody has looked at.
+    pub(crate) fn has_unseen(&self) -> bool {
+        self.unread_processes > 0 || !self.unread_tables.is_empty()
     }
 
     fn tables(&self) -> impl Iterator<Item = &MountTable> {
@@ -99,7 +106,7 @@ pub fn scan_and_watch() -> Result<(Scan, OtherTables), ScanError> {
     Ok((scan, others))
 }
 
-/// `keep` gets the open table of each other namespace.
+/// `keep` gets the open table of each other namespace of the system.
 fn gather(roots: &Roots, keep: &mut dyn FnMut(File)) -> Result<Scan, ScanError> {
     let table = roots.proc.join("self/mountinfo");
     let bytes = read(&table)?;
@@ -121,6 +128,7 @@ fn gather(roots: &Roots, keep: &mut dyn FnMut(File)) -> Result<Scan, ScanError> 
         namespaces: others.namespaces,
         elsewhere: others.elsewhere,
         unread_processes: others.unread_processes,
+        unread_tables: others.unread_tables,
         others_fingerprint: others.fingerprint,
         nodev,
         ..Scan::default()

@@ -44,10 +44,14 @@ impl Serialize for Plan {
             })
             .collect();
         let left_out: Vec<_> = self.left_out.iter().map(left_out).collect();
-        let mut plan = serializer.serialize_struct("Plan", 3)?;
+        let cut = !self.unread_tables.is_empty();
+        let mut plan = serializer.serialize_struct("Plan", 3 + usize::from(cut))?;
         plan.serialize_field("superblocks", &superblocks)?;
         plan.serialize_field("left_out", &left_out)?;
         plan.serialize_field("unread_processes", &self.unread_processes)?;
+        if cut {
+            plan.serialize_field("unread_tables", &self.unread_tables)?;
+        }
         plan.end()
     }
 }

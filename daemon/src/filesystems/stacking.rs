@@ -248,6 +248,6 @@ fn beneath<'a>(scan: &'a Scan, node: &Node<'a>) -> (Vec<&'a Path>, Facts) {
         todo.extend(&device.below);
     }
     // The file may lie in a namespace that could not be looked into.
-    facts.unknown |= !files.is_empty() && scan.unread_processes > 0;
+    facts.unknown |= !files.is_empty() && scan.has_unseen();
     (files, facts)
 }

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 
 use super::plan::{Candidate, LeftOut, Plan, Superblock};
 use super::reason::Reason;
-use super::text::printable;
+use super::text::{capitalised, printable};
 
 /// Longer paths lose their middle, unless everything is asked for; JSON has them whole.
 const WIDEST: usize = 32;
@@ -81,18 +81,14 @@ pub fn render_table(plan: &Plan, all: bool) -> String {
         );
     }
     summarise(&mut out, &folded);
-    match plan.unread_processes {
-        0 => {}
-        1 => out.push_str(&unread("The mount namespace of 1 process")),
-        count => out.push_str(&unread(&format!(
-            "The mount namespaces of {count} processes"
-        ))),
+    for unseen in plan.unseen() {
+        let _ = write!(
+            out,
+            "\n{}: what is mounted only there is missing here.\n",
+            capitalised(&unseen)
+        );
     }
     out
-}
-
-fn unread(whose: &str) -> String {
-    format!("\n{whose} could not be looked into: what is mounted only there is missing here.\n")
 }
 
 fn names(

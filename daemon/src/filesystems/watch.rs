@@ -2,23 +2,28 @@
 
 use std::collections::BTreeSet;
 use std::fs::File;
-use std::io::{self, Read, Seek};
+use std::io::{self, Seek};
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use hashbrown::{Equivalent, HashSet};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
+use super::budget::Grant;
 use super::device::DeviceNumber;
 use super::error::ScanError;
 use super::kinds::{Kind, Kinds};
 use super::mount_table::MountTable;
 use super::mountinfo::{self, Mount};
-use super::namespaces::fingerprint;
+use super::namespaces::open_others;
 use super::policy::Policy;
 use super::processes;
 use super::scan::Scan;
+
+/// How long reading our own table may take while nothing is frozen.
+const READ_LIMIT: Duration = Duration::from_secs(10);
 
 /// Our mount table, held open. Open it before the scan, so that no change falls between the two.
 ///
@@ -70,9 +75,14 @@ impl TableWatch {
     /// What [`Baseline::appeared_in`] finds in the table as it is now.
     ///
     /// # Errors
-    /// When the table cannot be read or understood: take it for a change that matters.
-    pub fn appeared(&self, before: &Baseline, policy: &Policy) -> io::Result<Vec<PathBuf>> {
-        let now = self.mounts()?;
+    /// When the table cannot be read, in time, or understood: take it for a change that matters.
+    pub fn appeared(
+        &self,
+        before: &Baseline,
+        policy: &Policy,
+        deadline: Instant,
+    ) -> io::Result<Appeared> {
+        let now = self.read(usize::MAX, deadline)?;
         Ok(before.appeared_in(&now, policy))
     }
 
@@ -81,15 +91,44 @@ impl TableWatch {
     /// # Errors
     /// When it cannot be read or understood.
     pub fn mounts(&self) -> io::Result<MountTable> {
+        self.read(usize::MAX, Instant::now() + READ_LIMIT)
+    }
+
+    fn read(&self, bytes: usize, until: Instant) -> io::Result<MountTable> {
         let mut table = &self.table;
         table.rewind()?;
-        let mut bytes = Vec::new();
-        table.read_to_end(&mut bytes)?;
-        mountinfo::parse_owned(bytes).map_err(io::Error::other)
+        match processes::read_lines(table, Grant { bytes, until })? {
+            (_, true) => Err(io::ErrorKind::TimedOut.into()),
+            (text, false) => mountinfo::parse_owned(text).map_err(io::Error::other),
+        }
     }
 }
 
-/// The mount tables of all other namespaces, held open for as long as a checkpoint takes: while open they keep the namespaces alive.
+/// Of these tables those that have changed since they were last asked, in one system call; those that cannot be asked count as changed.
+fn changed_of(tables: &[TableWatch]) -> Vec<&TableWatch> {
+    let changed = PollFlags::POLLPRI | PollFlags::POLLERR;
+    let mut fds: Vec<_> = tables
+        .iter()
+        .map(|watch| PollFd::new(watch.table.as_fd(), changed))
+        .collect();
+    let polled = loop {
+        match poll(&mut fds, PollTimeout::ZERO) {
+            Err(Errno::EINTR) => {}
+            polled => break polled,
+        }
+    };
+    let has_changed =
+        |fd: &PollFd<'_>| polled.is_err() || fd.revents().is_none_or(|events| !events.is_empty());
+    let all = tables.iter().zip(&fds);
+    all.filter(|(_, fd)| has_changed(fd))
+        .map(|(watch, _)| watch)
+        .collect()
+}
+
+/// The mount tables of the system's other namespaces, held open for as long as a checkpoint takes: while open they keep the namespaces alive.
+///
+/// Those of ordinary users are not among them. No disk can be mounted there but by the system, which has it mounted elsewhere, too; and what
+/// users mount must not be able to undo a freeze.
 #[derive(Debug, Default)]
 pub struct OtherTables {
     tables: Vec<TableWatch>,
@@ -110,38 +149,59 @@ impl OtherTables {
     /// # Errors
     /// When `/proc` cannot be read. A process that is gone, or may not be looked into, is no error.
     pub fn open() -> Result<Self, ScanError> {
-        let proc = Path::new("/proc");
-        let listed = processes::list(proc)?;
-        let mut unread = listed.unread;
-        let (mut tables, mut sum) = (Vec::new(), 0_u64);
-        for pids in listed.namespaces {
-            if let Some((_, file, table)) = processes::table(proc, pids, &mut unread) {
-                tables.push(file);
-                sum = sum.wrapping_add(fingerprint(&table));
-            }
-        }
-        Ok(Self::new(tables, sum.wrapping_add(unread as u64)))
+        let (tables, fingerprint) = open_others(Path::new("/proc"))?;
+        Ok(Self::new(tables, fingerprint))
     }
 
-    /// A number that stays the same as long as all other namespaces have the mounts they have: of the tables as they were read.
+    /// A number that stays the same as long as all other namespaces of the system have the mounts they have: of the tables as they were read.
     #[must_use]
     pub const fn fingerprint(&self) -> u64 {
         self.fingerprint
     }
 
-    /// Whether one of those that have changed since they were opened has a superblock that [`Baseline::appeared_in`] would name. Opens nothing; what cannot be
-    /// read counts as such.
+    /// What [`Baseline::appeared_in`] finds in those that have changed since they were opened. Opens nothing.
+    ///
+    /// # Errors
+    /// When one cannot be read in time, or understood: take it for a change that matters.
+    pub fn appeared(
+        &self,
+        before: &Baseline,
+        policy: &Policy,
+        deadline: Instant,
+    ) -> io::Result<Appeared> {
+        let mut appeared = Appeared::default();
+        for table in changed_of(&self.tables) {
+            match table.appeared(before, policy, deadline) {
+                Ok(more) => appeared.add(more),
+                // A namespace whose last process has gone has no mounts any more.
+                Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(appeared)
+    }
+}
+
+/// What was mounted since a scan, each superblock by one of its mount points.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Appeared {
+    /// What a plan would freeze now.
+    pub to_freeze: Vec<PathBuf>,
+    /// What it would list as a gap: on a disk and writable, but of a type that cannot be frozen.
+    pub gaps: Vec<PathBuf>,
+}
+
+impl Appeared {
+    /// Whether nothing has.
     #[must_use]
-    pub fn have_more(&self, before: &Baseline, policy: &Policy) -> bool {
-        self.tables.iter().any(|table| match table.changed() {
-            Ok(false) => false,
-            // A namespace whose last process has gone has no mounts any more.
-            Ok(true) => match table.mounts() {
-                Ok(now) => !before.appeared_in(&now, policy).is_empty(),
-                Err(error) => error.raw_os_error() != Some(libc::EINVAL),
-            },
-            Err(_) => true,
-        })
+    pub fn is_empty(&self) -> bool {
+        self.to_freeze.is_empty() && self.gaps.is_empty()
+    }
+
+    /// With what another table tells.
+    pub fn add(&mut self, mut more: Self) {
+        self.to_freeze.append(&mut more.to_freeze);
+        self.gaps.append(&mut more.gaps);
     }
 }
 
@@ -172,53 +232,60 @@ impl Baseline {
         }
     }
 
-    /// The superblocks, each by one mount point, that a plan of the table `now` would freeze and a plan of the scan did not: they are new, or were read-only.
+    /// The superblocks that a plan of the table `now` would freeze, or list as a gap, and a plan of the scan did not: they are new, or were read-only.
     /// Decided by type and policy alone, without a look into sysfs. Pure.
     #[must_use]
-    pub fn appeared_in(&self, now: &MountTable, policy: &Policy) -> Vec<PathBuf> {
+    pub fn appeared_in(&self, now: &MountTable, policy: &Policy) -> Appeared {
         if policy.flush_only {
             // Nothing is frozen, so that nothing can be missing.
-            return Vec::new();
+            return Appeared::default();
         }
         let kind = |fstype: &str| Kind::of(fstype, |name| self.nodev.contains(name));
         let kinds = Kinds::of(now, kind);
         let mut known = None;
-        let mut new: Vec<Mount<'_>> = Vec::new();
+        let mut new: Vec<(Mount<'_>, bool)> = Vec::new();
         for (index, mount) in now.iter().enumerate() {
             let superblock = Some((mount.dev, now.type_of(index)));
             if known == superblock {
                 continue;
             }
+            let kind = kinds.kind(now, index);
             if self.has(&mount) {
                 known = superblock;
-            } else if kinds.kind(now, index) == Kind::Freezable
+            } else if kind.has_blocks()
                 && is_on_a_device(&mount)
                 && !mount.superblock_is_read_only()
             {
-                new.push(mount);
+                new.push((mount, kind == Kind::Freezable));
             }
         }
         // A mount that the policy names takes the whole superblock with it.
         let excluded: HashSet<DeviceNumber> = new
             .iter()
-            .filter(|mount| policy.excludes(mount, true))
-            .map(|mount| mount.dev)
+            .filter(|(mount, _)| policy.excludes(mount, true))
+            .map(|(mount, _)| mount.dev)
             .collect();
         // One that the lists of what to include name does, too.
         let included: HashSet<DeviceNumber> = new
             .iter()
-            .filter(|mount| policy.may_include(mount))
-            .map(|mount| mount.dev)
+            .filter(|(mount, _)| policy.may_include(mount))
+            .map(|(mount, _)| mount.dev)
             .collect();
         let mut seen = HashSet::new();
-        new.retain(|mount| {
+        new.retain(|(mount, _)| {
             included.contains(&mount.dev)
                 && !excluded.contains(&mount.dev)
                 && seen.insert(mount.dev)
         });
-        new.iter()
-            .map(|mount| mount.mount_point.to_owned())
-            .collect()
+        let (to_freeze, gaps): (Vec<_>, Vec<_>) = new.iter().partition(|(_, freezable)| *freezable);
+        let points = |mounts: Vec<&(Mount<'_>, bool)>| {
+            let points = mounts.iter().map(|(mount, _)| mount.mount_point.to_owned());
+            points.collect()
+        };
+        Appeared {
+            to_freeze: points(to_freeze),
+            gaps: points(gaps),
+        }
     }
 
     fn has(&self, mount: &Mount<'_>) -> bool {
@@ -256,11 +323,16 @@ mod tests {
             ..Scan::default()
         };
         let now = mountinfo::parse(format!("{BEFORE}{added}").as_bytes()).unwrap();
-        Baseline::of(&before)
-            .appeared_in(&now, &toml::from_str(policy).unwrap())
+        let appeared = Baseline::of(&before).appeared_in(&now, &toml::from_str(policy).unwrap());
+        let gaps = appeared
+            .gaps
             .iter()
-            .map(|point| point.display().to_string())
-            .collect()
+            .map(|point| format!("gap {}", point.display()));
+        let to_freeze = appeared
+            .to_freeze
+            .iter()
+            .map(|point| point.display().to_string());
+        to_freeze.chain(gaps).collect()
     }
 
     const NONE: [&str; 0] = [];
@@ -282,12 +354,26 @@ mod tests {
         assert_eq!(
             names(
                 "9 1 8:1 /dir /bind rw - ext4 /dev/sda1 rw\n10 1 0:61 / /t rw - tmpfs tmpfs rw\n\
-                 11 1 0:62 / /n rw - nfs4 server:/ rw\n12 1 8:9 / /usb rw - exfat /dev/sdz rw\n\
+                 11 1 0:62 / /n rw - nfs4 server:/ rw\n12 1 8:9 / /usb ro - exfat /dev/sdz ro\n\
                  13 1 8:10 / /cd ro - iso9660 /dev/sr0 ro\n14 1 0:63 / /m rw - just_loaded_fs none rw\n",
                 ""
             ),
             NONE
         );
+    }
+
+    #[test]
+    fn what_cannot_be_frozen_is_a_gap() {
+        let new = "9 1 8:9 / /usb rw - exfat /dev/sdz rw\n10 1 0:63 / /z rw - zfs pool rw\n";
+        assert_eq!(names(new, ""), ["gap /usb"]);
+        assert_eq!(names(new, r#"exclude_types = ["exfat"]"#), NONE);
+    }
+
+    #[test]
+    fn a_table_that_cannot_be_read_in_time_is_an_error() {
+        let watch = TableWatch::open().unwrap();
+        let error = watch.appeared(&Baseline::default(), &Policy::default(), Instant::now());
+        assert_eq!(error.unwrap_err().kind(), io::ErrorKind::TimedOut);
     }
 
     #[test]

@@ -7,7 +7,27 @@ use super::handle::HandleError;
 pub use super::target::Target;
 use super::writeback::{Disks, Sample};
 use super::writers::Writers;
-use crate::filesystems::{DeviceNumber, Plan, ScanError};
+use crate::filesystems::{Appeared, DeviceNumber, Plan, ScanError};
+
+/// What an image would miss that nobody wanted it to miss.
+#[derive(Clone, Debug, Default)]
+pub struct Missing {
+    /// Its [gaps](Plan::gaps).
+    pub gaps: Vec<Target>,
+    /// As [`Plan::unseen`].
+    pub unseen: Vec<String>,
+}
+
+impl Missing {
+    /// What is missing in a plan.
+    #[must_use]
+    pub fn of(plan: &Plan) -> Self {
+        Self {
+            gaps: plan.gaps().map(Target::from).collect(),
+            unseen: plan.unseen().collect(),
+        }
+    }
+}
 
 /// The engine's view of the system.
 pub trait Backend: std::fmt::Debug + Send + Sync + 'static {
@@ -20,13 +40,12 @@ pub trait Backend: std::fmt::Debug + Send + Sync + 'static {
     /// [`ScanError`]: a table cannot be read or understood.
     fn plan(&self) -> Result<Plan, ScanError>;
 
-    /// Makes a plan ahead, for a later call of [`Backend::plan`] to use if it is still right by then. Its [gaps](Plan::gaps).
+    /// Makes a plan ahead, for a later call of [`Backend::plan`] to use if it is still right by then, and tells what is missing in it.
     ///
     /// # Errors
     /// As [`Backend::plan`].
-    fn foresee(&self) -> Result<Vec<Target>, ScanError> {
-        self.plan()
-            .map(|plan| plan.gaps().map(Target::from).collect())
+    fn foresee(&self) -> Result<Missing, ScanError> {
+        self.plan().map(|plan| Missing::of(&plan))
     }
 
     /// Opens a file system for the other calls, and verifies that it is the one meant.
@@ -41,10 +60,13 @@ pub trait Backend: std::fmt::Debug + Send + Sync + 'static {
         true
     }
 
-    /// Whether a file system has appeared since the last plan that should be frozen too. Called while all is frozen:
-    /// opens nothing and looks up no path.
-    fn has_appeared(&self) -> bool {
-        false
+    /// What has appeared since the last plan. Called while all is frozen: opens nothing, looks up no path, and takes no more than
+    /// some milliseconds.
+    ///
+    /// # Errors
+    /// In that time it cannot be told.
+    fn appeared(&self) -> io::Result<Appeared> {
+        Ok(Appeared::default())
     }
 
     /// The checkpoint is over, or was given up: hands out what was held open to see whether something appears, to be dropped where

@@ -34,7 +34,7 @@ pub enum FreezeError {
     Ledger(#[source] io::Error),
     /// File systems keep appearing while the freeze is under way.
     #[error(
-        "file systems kept being mounted while the others were frozen: given up after {0} attempts"
+        "file systems kept being mounted while the others were frozen, or mount tables kept changing that are too long to be read then: given up after {0} attempts"
     )]
     Appearing(u32),
     /// No threads to freeze with.
@@ -48,6 +48,11 @@ pub enum FreezeError {
         "{0} is writable and local, and cannot be frozen, which strictness = \"strict\" does not accept: exclude it, or set strictness = \"normal\""
     )]
     Gap(String),
+    /// Something could not be looked at, and the configuration accepts nothing unseen.
+    #[error(
+        "{0}, which strictness = \"strict\" does not accept, since a file system mounted only there would be missed: see 'hv-vssd check', or set strictness = \"normal\""
+    )]
+    Unseen(String),
     /// Frozen already, and not by us.
     #[error(
         "{0} is frozen already by someone else (an administrator, a snapshot): thaw it with 'fsfreeze -u', or wait for the snapshot to end"

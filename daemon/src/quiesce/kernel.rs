@@ -12,20 +12,22 @@ use std::time::{Duration, Instant};
 
 use hvutil_sys::freeze;
 
-use super::backend::{Backend, Target};
+use super::backend::{Backend, Missing, Target};
 use super::expedite::Expedite;
 use super::handle::{Handle, HandleError};
-use super::report::count;
 use super::target::MOST_WAYS;
 use super::writeback::{Disks, Sample, WriteBack};
 use super::writers::{Search, WriterRules, Writers};
 use crate::filesystems::{
-    Baseline, DeviceNumber, OtherTables, Plan, Policy, ScanError, TableWatch, scan_and_watch,
-    scan_own_namespace,
+    Appeared, Baseline, DeviceNumber, OtherTables, Plan, Policy, ScanError, TableWatch,
+    scan_and_watch, scan_own_namespace,
 };
 
 /// What is stacked on what may change without a mount table telling; so a plan does not live long.
 const PLAN_LIFE: Duration = Duration::from_secs(60);
+
+/// How long it may take, with everything frozen, to find out what has changed in mount tables: a table of ten thousand mounts can be read in it.
+const JUDGE_LIMIT: Duration = Duration::from_millis(50);
 
 /// A table that changes each time it is looked at is taken for one that has changed.
 const MOST_LOOKS: u32 = 10;
@@ -107,11 +109,8 @@ impl Kernel {
         };
         // What is handed over while the host waits is kept small.
         let mut plan = Plan::with_mounts(&scan, &self.policy, MOST_WAYS);
-        if plan.unread_processes > 0 {
-            tracing::warn!(
-                "{} could not be looked into: a file system mounted only there would be missed",
-                count(plan.unread_processes, "process")
-            );
+        for unseen in plan.unseen() {
+            tracing::warn!("{unseen}: a file system mounted only there would be missed");
         }
         plan.left_out
             .retain(|left_out| left_out.flush || left_out.reason.is_a_gap());
@@ -175,12 +174,11 @@ impl Backend for Kernel {
         Ok(plan)
     }
 
-    fn foresee(&self) -> Result<Vec<Target>, ScanError> {
+    fn foresee(&self) -> Result<Missing, ScanError> {
         let (seen, _) = self.look()?;
-        let gaps = seen.plan.iter().flat_map(Plan::gaps).map(Target::from);
-        let gaps = gaps.collect();
+        let missing = seen.plan.as_ref().map(Missing::of);
         *self.seen() = Some(seen);
-        Ok(gaps)
+        Ok(missing.unwrap_or_default())
     }
 
     fn open(&self, target: &Target) -> Result<Handle, HandleError> {
@@ -217,30 +215,22 @@ impl Backend for Kernel {
         false
     }
 
-    fn has_appeared(&self) -> bool {
+    fn appeared(&self) -> io::Result<Appeared> {
+        let deadline = Instant::now() + JUDGE_LIMIT;
         let seen = self.seen();
-        let Some(seen) = seen.as_ref() else {
-            return true;
-        };
+        let seen = seen.as_ref().ok_or(io::ErrorKind::NotFound)?;
+        let mut appeared = Appeared::default();
         // They stay open: closing the last way to a namespace unmounts what is mounted there.
-        let others = lock(&self.others);
-        if matches!(&*others, Some(others) if others.have_more(&seen.before, &self.policy)) {
-            return true;
+        if let Some(others) = &*lock(&self.others) {
+            appeared.add(others.appeared(&seen.before, &self.policy, deadline)?);
         }
-        drop(others);
         for _ in 0..MOST_LOOKS {
-            match seen.watch.changed() {
-                Ok(false) => return false,
-                Ok(true) => {}
-                Err(_) => return true,
+            if !seen.watch.changed()? {
+                return Ok(appeared);
             }
-            // What cannot be read may hide something.
-            if !matches!(seen.watch.appeared(&seen.before, &self.policy), Ok(new) if new.is_empty())
-            {
-                return true;
-            }
+            appeared.add(seen.watch.appeared(&seen.before, &self.policy, deadline)?);
         }
-        true
+        Err(io::ErrorKind::TimedOut.into())
     }
 
     fn let_go(&self) -> Option<Box<dyn Send>> {

@@ -7,7 +7,7 @@ use std::sync::{Arc, mpsc};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use super::backend::{Backend, Target};
+use super::backend::{Backend, Missing, Target};
 use super::error::FreezeError;
 use super::faults;
 use super::signal::{Signal, Waited};
@@ -22,6 +22,8 @@ const MOST_PLANS: u32 = 5;
 pub(super) struct Prepared<B: Backend> {
     pub(super) stages: Vec<Vec<Arc<Slot<B>>>>,
     pub(super) flushed_only: Vec<Arc<Slot<B>>>,
+    /// As [`Plan::unseen`].
+    pub(super) unseen: Vec<String>,
 }
 
 /// Does `work` in a thread, within a limit, and heeds an abort. A thread that does not come back is left in `running`,
@@ -99,7 +101,7 @@ pub(super) fn plan_and_open<B: Backend>(
             }
         }
         if strict {
-            accept_no_gap(plan.gaps().map(Target::from))?;
+            accept_nothing_missing(Missing::of(&plan))?;
         }
         faults::reach("open");
         match open_all(backend, &plan) {
@@ -123,10 +125,13 @@ pub(super) fn plan_and_open<B: Backend>(
     }
 }
 
-/// Refuses the first gap.
-pub(super) fn accept_no_gap(mut gaps: impl Iterator<Item = Target>) -> Result<(), FreezeError> {
-    match gaps.next() {
-        Some(gap) => Err(FreezeError::Gap(gap.to_string())),
+/// Refuses the first gap, and what could not be looked at.
+pub(super) fn accept_nothing_missing(missing: Missing) -> Result<(), FreezeError> {
+    if let Some(gap) = missing.gaps.first() {
+        return Err(FreezeError::Gap(gap.to_string()));
+    }
+    match missing.unseen.into_iter().next() {
+        Some(unseen) => Err(FreezeError::Unseen(unseen)),
         None => Ok(()),
     }
 }
@@ -148,5 +153,6 @@ fn open_all<B: Backend>(backend: &B, plan: &Plan) -> Result<Prepared<B>, FreezeE
     Ok(Prepared {
         stages,
         flushed_only,
+        unseen: plan.unseen().collect(),
     })
 }

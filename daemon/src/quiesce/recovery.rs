@@ -14,13 +14,14 @@ use super::expedite::Expedite;
 use super::handle::Handle;
 use super::hold::STAGE_TIMEOUT;
 use super::ledger::Record;
-use super::protocol::{By, Call, End, Known, MarkCell, RescuePart, carry_out};
+use super::protocol::{By, Call, End, Known, Mark, MarkCell, RescuePart, carry_out};
 use super::target::Target;
 use super::writers::{Freezer, Search, WriterRules, Writers, freezers};
 use crate::config::Config;
 use crate::filesystems::text::printable;
 use crate::filesystems::{
-    DeviceNumber, Located, LookupError, Plan, Policy, ScanError, locate, scan,
+    DeviceNumber, Located, LookupError, Plan, Policy, Scan, ScanError, locate, scan,
+    scan_own_namespace,
 };
 
 /// The guardian of a dead agent thaws within this time, unless a device is stuck.
@@ -79,8 +80,9 @@ pub enum RecoveryError {
 /// Thaws what the ledger at `path` has on record as frozen, in reverse order; with `remove`, removes it when nothing
 /// is left: for whoever holds the agent's lock, so that no agent can be alive.
 ///
-/// A file system is found by its superblock, through whichever mount of it there is now, or through its device. What a process
-/// of the dead agent's is still doing is left to it.
+/// A file system is found by its superblock, through whichever mount of it there is now, or through its device: first by our own mount table alone, and
+/// only what cannot be opened so is looked for in other namespaces, whose tables are as long as others like. What a process of the dead agent's is still
+/// doing is left to it.
 ///
 /// # Errors
 /// [`RecoveryError`]; a file system that cannot be thawed is an [`Outcome`], and does not stop the others.
@@ -119,17 +121,32 @@ pub fn by_ledger(path: &Path, remove: bool) -> Result<Vec<Outcome>, RecoveryErro
             carry_out(RescuePart::new(By::Start, known), &cell, |_| Ok(()));
             continue;
         }
-        let plan = plan.get_or_insert_with(plan_of_all);
+        let plan = plan.get_or_insert_with(|| plan_by(scan_own_namespace));
         let mut target = Target::from(entry.clone());
         target.mounts = ways(plan, &target);
         targets.push((index, target));
     }
-    let attempts = targets.into_iter().map(|(index, target)| {
-        let record = Arc::clone(&record);
-        let thaw = move |target: &Target| rescue(target, &record, index, known);
-        (target, thaw)
-    });
-    let outcomes = thaw_each(attempts);
+    let thaw_these = |targets: Vec<(usize, Target)>| {
+        thaw_each(targets.into_iter().map(|(index, target)| {
+            let record = Arc::clone(&record);
+            let thaw = move |target: &Target| rescue(target, &record, index, known);
+            (target, thaw)
+        }))
+    };
+    let mut outcomes = thaw_these(targets.clone());
+    let has_failed = |index: usize| record.cell(index).load() == Mark::Failed;
+    if targets.iter().any(|(index, _)| has_failed(*index)) {
+        let plan = plan_by(scan);
+        for ((index, target), outcome) in targets.into_iter().zip(&mut outcomes) {
+            let mounts = ways(&plan, &target);
+            if has_failed(index) && mounts != target.mounts {
+                let again = thaw_these(vec![(index, Target { mounts, ..target })]);
+                if let Some(again) = again.into_iter().next() {
+                    *outcome = again;
+                }
+            }
+        }
+    }
     if remove && outcomes.iter().all(|outcome| outcome.result.is_ok()) {
         let _ = std::fs::remove_file(path);
     }
@@ -137,7 +154,7 @@ pub fn by_ledger(path: &Path, remove: bool) -> Result<Vec<Outcome>, RecoveryErro
 }
 
 /// Where the mount table cannot be read, devices lead to file systems all the same.
-fn plan_of_all() -> Plan {
+fn plan_by(scan: impl Fn() -> Result<Scan, ScanError>) -> Plan {
     match scan() {
         Ok(scan) => Plan::new(&scan, &Policy::default()),
         Err(error) => {
@@ -285,13 +302,42 @@ pub fn by_paths(paths: &[PathBuf]) -> Result<Vec<PathOutcome>, RecoveryError> {
     Ok(paths.iter().zip(&located).map(outcome).collect())
 }
 
-/// Thaws every file system that a checkpoint would freeze, in reverse order.
+/// Thaws every file system that a checkpoint would freeze, in reverse order: first those of our own mount table, then what only other
+/// namespaces lead to.
 ///
 /// # Errors
 /// As [`by_ledger`].
 pub fn all() -> Result<Vec<Outcome>, RecoveryError> {
-    let plan = Plan::new(&scan()?, &Policy::default());
-    Ok(thaw_all(plan.superblocks().rev().map(Target::from)))
+    let targets = |scan: &Scan| -> Vec<Target> {
+        let plan = Plan::new(scan, &Policy::default());
+        plan.superblocks().rev().map(Target::from).collect()
+    };
+    let own = targets(&scan_own_namespace()?);
+    let mut outcomes = thaw_all(own.iter().cloned());
+    let every = match scan() {
+        Ok(scan) => targets(&scan),
+        Err(error) => {
+            tracing::warn!(
+                "what only other mount namespaces lead to is left out, since they cannot be read: {}",
+                with_causes(&error)
+            );
+            return Ok(outcomes);
+        }
+    };
+    for target in every {
+        let tried = own.iter().zip(&mut outcomes);
+        let mut tried = tried.filter(|(other, _)| other.dev == target.dev);
+        match tried.next() {
+            None => outcomes.extend(thaw_all(std::iter::once(target))),
+            Some((other, outcome)) if outcome.result.is_err() && other.mounts != target.mounts => {
+                if let Some(again) = thaw_all(std::iter::once(target)).into_iter().next() {
+                    *outcome = again;
+                }
+            }
+            Some(_) => {}
+        }
+    }
+    Ok(outcomes)
 }
 
 /// Thaws these, whoever froze them.

@@ -83,7 +83,7 @@ impl From<&FreezeError> for Cause {
             }
             E::Stuck(..) | E::StillFrozen(_) | E::LeftOver(_) => Self::LeftOver,
             E::Foreign(_) => Self::Foreign,
-            E::Gap(_) => Self::Strictness,
+            E::Gap(_) | E::Unseen(_) => Self::Strictness,
             E::Hook(_) => Self::Hook,
             E::Guardian(_) | E::Ledger(_) | E::Threads(_) | E::GuardianActed => Self::Safety,
             E::Aborted => Self::GivenUp,

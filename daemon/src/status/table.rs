@@ -194,6 +194,9 @@ fn detail(out: &mut String, report: &Report, all: bool) {
     for failure in &report.failures {
         let _ = writeln!(out, "  {}", printable(failure));
     }
+    for unseen in &report.unseen {
+        let _ = writeln!(out, "  may be missing: {}", printable(unseen));
+    }
     for hook in &report.hooks {
         let operation = match hook.operation {
             HookOperation::Freeze => "freeze",

@@ -107,6 +107,9 @@ pub(super) fn remarks(report: &Report) -> String {
             let _ = writeln!(text, "hook {name} failed with '{operation}': {failure}");
         }
     }
+    for unseen in &report.unseen {
+        let _ = writeln!(text, "may be missing: {}", printable(unseen));
+    }
     for failure in &report.failures {
         let _ = writeln!(text, "failed: {failure}");
     }

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::{Checkpoint, Engine, MOST_THREADS};
 use crate::config::Strictness;
+use crate::filesystems::text::printable;
 use crate::quiesce::backend::Backend;
 use crate::quiesce::error::FreezeError;
 use crate::quiesce::faults;
@@ -78,7 +79,7 @@ impl<B: Backend> Engine<B> {
                 return Ok(());
             }
             tracing::info!(
-                "a file system was mounted during the freeze: attempt {attempt} is undone"
+                "a file system was mounted during the freeze, or that could not be told in time: attempt {attempt} is undone"
             );
         }
         Err(FreezeError::Appearing(MOST_ATTEMPTS))
@@ -93,9 +94,8 @@ impl<B: Backend> Engine<B> {
         faults::reach("plan");
         let mut hold = self.prepare(checkpoint, report)?;
         let mut result = self.freeze_all(&mut hold);
-        // Before the last look at the marks: it may take its time.
-        let appeared = result.is_ok() && self.backend.has_appeared();
-        let complete = result.is_ok() && (checkpoint.only.is_some() || !appeared);
+        // Before the last look at the marks, which comes right before the answer.
+        let complete = result.is_ok() && self.is_complete(checkpoint, &mut hold.report);
         if complete {
             let limit = self.limits.hold + GRACE;
             let kept = hold.kept(Instant::now() + limit);
@@ -125,6 +125,25 @@ impl<B: Backend> Engine<B> {
             self.after_answer();
             false
         })
+    }
+
+    /// Whether nothing has appeared since the plan that should be frozen too. What cannot be frozen is not accepted by a strict configuration,
+    /// and noted by others.
+    fn is_complete(&self, checkpoint: &Checkpoint, report: &mut Report) -> bool {
+        if checkpoint.only.is_some() {
+            return true;
+        }
+        let Ok(appeared) = self.backend.appeared() else {
+            return false;
+        };
+        let strict = self.strictness == Strictness::Strict;
+        let complete = appeared.to_freeze.is_empty() && !(strict && !appeared.gaps.is_empty());
+        let unseen = appeared.gaps.iter().map(|place| {
+            let place = printable(place);
+            format!("{place} was mounted during the freeze, and was neither flushed nor frozen")
+        });
+        report.unseen.extend(unseen);
+        complete
     }
 
     fn freeze_all(&mut self, hold: &mut Hold<B>) -> Result<(), FreezeError> {
@@ -190,6 +209,7 @@ impl<B: Backend> Engine<B> {
         let prepared = in_time(open, OPEN_LIMIT, &self.signal, &mut self.preparing);
         report.phase(PhaseName::Prepare, started);
         let prepared = prepared?;
+        report.unseen = prepared.unseen;
         let count =
             prepared.stages.iter().map(Vec::len).sum::<usize>() + prepared.flushed_only.len();
         let pool = Pool::start(count.clamp(1, MOST_THREADS)).map_err(FreezeError::Threads)?;

@@ -15,7 +15,7 @@ use super::faults;
 use super::guardian::Guard;
 use super::hold::{Hold, Kept};
 use super::ledger::{Ledger, Place};
-use super::prepare::{accept_no_gap, in_time};
+use super::prepare::{accept_nothing_missing, in_time};
 use super::report::{AskedBy, PhaseName, Report};
 use super::resting::{Resting, Until};
 use super::signal::Signal;
@@ -131,9 +131,9 @@ impl<B: Backend> Engine<B> {
         let backend = Arc::clone(&self.backend);
         let strict = self.strictness == Strictness::Strict;
         let look = move || {
-            let gaps = backend.foresee()?;
+            let missing = backend.foresee()?;
             if strict {
-                accept_no_gap(gaps.into_iter())?;
+                accept_nothing_missing(missing)?;
             }
             Ok(())
         };

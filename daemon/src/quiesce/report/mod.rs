@@ -35,7 +35,7 @@ use crate::telemetry;
 ///   "hooks": []
 /// }
 /// ```
-/// Bytes of a path that are not UTF-8 are replaced by U+FFFD.
+/// `unseen`, a list of sentences, is there when a file system may be missing without being listed. Bytes of a path that are not UTF-8 are replaced by U+FFFD.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Report {
     /// Names this checkpoint: its start in UTC, to the microsecond.
@@ -53,6 +53,10 @@ pub struct Report {
     pub flush_only: bool,
     /// What went wrong, one sentence each: why the freeze failed, or what did in the thaw.
     pub failures: Vec<String>,
+    /// What may be missing in the image without being listed: what could not be looked at, and what was mounted during the freeze and cannot be frozen;
+    /// a sentence for each.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub unseen: Vec<String>,
     /// How often the freeze was begun; more than once when a file system appeared meanwhile.
     pub attempts: u32,
     /// In their order; those of every attempt, and a flush for every pass.
@@ -106,6 +110,7 @@ impl Report {
             outcome: Outcome::Success,
             flush_only: false,
             failures: Vec::new(),
+            unseen: Vec::new(),
             attempts: 0,
             phases: Vec::new(),
             file_systems: Vec::new(),
@@ -176,6 +181,7 @@ impl Report {
     /// many reports.
     pub fn abridge(&mut self, most: usize) {
         self.failures.truncate(most);
+        self.unseen.truncate(most);
         let Some(omitted) = self.file_systems.len().checked_sub(most) else {
             return;
         };
