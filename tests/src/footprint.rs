@@ -85,7 +85,8 @@ impl Footprint {
             let memory = guest.read(&format!("/proc/{pid}/smaps_rollup"))?;
             let files = guest.sh(&format!("ls /proc/{pid}/fd"))?;
             all.threads += sum(&status, "Threads:");
-            all.locked += sum(&status, "VmLck:");
+            // Not VmLck, which counts addresses: the stacks of threads that have ended stay mapped for the next ones.
+            all.locked += sum(&memory, "Locked:");
             all.resident += sum(&memory, "Rss:");
             all.proportional += sum(&memory, "Pss:");
             all.files += count(files.lines());
