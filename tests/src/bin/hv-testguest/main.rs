@@ -6,6 +6,7 @@
 
 mod boot;
 mod clock;
+mod crowd;
 mod fuse;
 mod listener;
 mod load;
@@ -43,11 +44,14 @@ fn main() -> ExitCode {
             sleeper::run(how, file, source, uid, threads)
         }
         ["silent-fuse", at] => fuse::run(at),
+        ["crowd", uid, binds, namespaces] => crowd::run(uid, binds, namespaces),
+        ["crowd-member"] => crowd::member(),
         _ => Err(
             "usage: hv-testguest serve | serve-system | writer DIRECTORY STATE-FILE | listener PATH… | \
                   probe DIRECTORY FILE | dirty FILE BYTES | stream FILE RATE BYTES | \
                   small-files DIRECTORY | cpu PID… | wall | qga SOCKET COMMAND | \
-                  sleeper splice|copy|sendfile|map FILE SOURCE UID THREADS | silent-fuse DIRECTORY"
+                  sleeper splice|copy|sendfile|map FILE SOURCE UID THREADS | silent-fuse DIRECTORY | \
+                  crowd UID BINDS NAMESPACES | crowd-member"
                 .into(),
         ),
     };
