@@ -5,20 +5,16 @@
 mod double;
 mod driver;
 
-use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use double::applications::Database;
-use double::{Double, Entry, Fault, Op, PATIENCE, limits};
+use double::{Double, Entry, Fault, Op};
 use driver::Driver;
-use hv_vssd::filesystems::{Appeared, DeviceNumber, Plan, ScanError};
+use hv_vssd::filesystems::Appeared;
 use hv_vssd::hooks::{Operation as Call, Outcome};
-use hv_vssd::quiesce::backend::Target;
-use hv_vssd::quiesce::handle::HandleError;
 use hv_vssd::quiesce::report::HookOperation;
-use hv_vssd::quiesce::writers::Writers;
-use hv_vssd::quiesce::{Backend, Engine, FreezeError, Until};
+use hv_vssd::quiesce::{Engine, FreezeError, Until};
 use hvutil_sys::vss::{Operation, Status};
 
 fn engine(double: &Double, database: &Arc<Database>) -> Engine<Double> {
@@ -119,7 +115,7 @@ fn the_host_waits_for_no_hook_after_the_thaw_but_the_next_freeze_does() {
     database.wait_for(Call::Thaw);
     assert_eq!(driver.request(Operation::HOT_BACKUP), Status::Ok);
     driver.ask(Operation::FREEZE);
-    std::thread::sleep(std::time::Duration::from_millis(100));
+    std::thread::sleep(Duration::from_millis(100));
     assert_eq!(database.operations(), [Call::Freeze, Call::Thaw]);
     assert_eq!(double.frozen(), [0; 0], "the freeze waits");
     database.release();
@@ -204,11 +200,13 @@ fn what_an_earlier_agent_owes_is_thawed_at_the_start() {
 
 #[test]
 fn hooks_are_called_once_however_often_the_freeze_is_begun() {
-    let double = Double::new(&[&[1]]);
+    let appeared = Appeared {
+        to_freeze: vec!["/new".into()],
+        ..Appeared::default()
+    };
+    let double = Double::new(&[&[1]]).appearing(Ok(appeared), Duration::ZERO);
     let database = Database::new(&double);
-    let backend = Appearing(double.clone(), AtomicBool::new(true));
-    let mut engine =
-        Engine::new(backend, limits(PATIENCE), double.gate()).with_applications(database.clone());
+    let mut engine = engine(&double, &database);
     engine.freeze().unwrap();
     assert!(
         double.entries().contains(&Entry::Done(Op::Thaw, 1, 0)),
@@ -218,48 +216,4 @@ fn hooks_are_called_once_however_often_the_freeze_is_begun() {
     assert_eq!(report.attempts, 2);
     assert_eq!(database.operations(), [Call::Freeze]);
     assert_eq!(report.hooks.len(), 1);
-}
-
-/// A file system appears in the first freeze.
-#[derive(Debug)]
-struct Appearing(Double, AtomicBool);
-
-impl Backend for Appearing {
-    type Handle = double::Held;
-
-    fn plan(&self) -> Result<Plan, ScanError> {
-        self.0.plan()
-    }
-
-    fn open(&self, target: &Target) -> Result<double::Held, HandleError> {
-        self.0.open(target)
-    }
-
-    fn appeared(&self) -> io::Result<Appeared> {
-        let to_freeze = self.1.swap(false, Ordering::SeqCst).then(|| "/new".into());
-        Ok(Appeared {
-            to_freeze: to_freeze.into_iter().collect(),
-            gaps: Vec::new(),
-        })
-    }
-
-    fn sync(&self, held: &double::Held) -> io::Result<()> {
-        self.0.sync(held)
-    }
-
-    fn freeze(&self, held: &double::Held) -> io::Result<()> {
-        self.0.freeze(held)
-    }
-
-    fn thaw(&self, held: &double::Held) -> io::Result<()> {
-        self.0.thaw(held)
-    }
-
-    fn writers(&self, devices: &[DeviceNumber]) -> Writers {
-        self.0.writers(devices)
-    }
-
-    fn is_suspended(&self, held: &double::Held) -> bool {
-        self.0.is_suspended(held)
-    }
 }

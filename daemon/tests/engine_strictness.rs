@@ -4,9 +4,12 @@
 
 mod double;
 
+use std::io;
+use std::time::Duration;
+
 use double::{Double, Fault, Op};
 use hv_vssd::config::Strictness;
-use hv_vssd::filesystems::DeviceNumber;
+use hv_vssd::filesystems::{Appeared, DeviceNumber};
 use hv_vssd::quiesce::report::{FileSystemResult, Outcome};
 use hv_vssd::quiesce::{Checkpoint, FreezeError};
 
@@ -106,4 +109,73 @@ fn a_write_back_error_makes_flush_only_fail() {
         engine.freeze().unwrap_err(),
         FreezeError::Flush(..)
     ));
+}
+
+/// A disk that cannot be frozen has been mounted meanwhile.
+fn gap() -> Appeared {
+    Appeared {
+        gaps: vec!["/usb".into()],
+        ..Appeared::default()
+    }
+}
+
+#[test]
+fn strict_begins_anew_for_a_gap_that_appears_and_normal_notes_it() {
+    let double = Double::new(&[&[1]]).appearing(Ok(gap()), Duration::ZERO);
+    let mut engine = double.engine().strictness(Strictness::Strict);
+    engine.freeze().unwrap();
+    let report = engine.thaw().unwrap();
+    assert_eq!(report.attempts, 2);
+    assert!(report.unseen.is_empty(), "{report:?}");
+
+    let double = Double::new(&[&[1]]).appearing(Ok(gap()), Duration::ZERO);
+    let mut engine = double.engine();
+    engine.freeze().unwrap();
+    let report = engine.thaw().unwrap();
+    assert_eq!((report.attempts, report.is_clean()), (1, true));
+    let noted = "/usb was mounted during the freeze, and was neither flushed nor frozen";
+    assert_eq!(report.unseen, [noted]);
+}
+
+#[test]
+fn a_change_that_cannot_be_judged_in_time_never_ends_in_success() {
+    for strictness in [Strictness::Normal, Strictness::Strict] {
+        let unknown = || Err(io::ErrorKind::TimedOut.into());
+        let mut double = Double::new(&[&[1]]);
+        for _ in 0..3 {
+            double = double.appearing(unknown(), Duration::ZERO);
+        }
+        let mut engine = double.engine().strictness(strictness);
+        let error = engine.freeze().unwrap_err();
+        assert!(matches!(error, FreezeError::Appearing(3)), "{error}");
+        assert_eq!(double.frozen(), NOTHING);
+    }
+}
+
+#[test]
+fn what_nobody_could_look_at_is_refused_by_strict_and_noted_by_normal() {
+    let double = Double::new(&[&[1]]).unread(67);
+    let mut engine = double.engine().strictness(Strictness::Strict);
+    for error in [engine.check(), engine.freeze()].map(Result::unwrap_err) {
+        let told = error.to_string();
+        assert!(
+            told.contains("67 processes could not be looked into"),
+            "{told}"
+        );
+        assert!(matches!(error, FreezeError::Unseen(_)), "{error:?}");
+    }
+    assert_eq!(double.done(Op::Freeze), NOTHING);
+    // A freeze by hand of one file system is about nothing else.
+    let one = Checkpoint {
+        only: Some(vec![DeviceNumber::new(259, 1)]),
+        ..Checkpoint::default()
+    };
+    engine.freeze_for(&one).unwrap();
+    assert!(engine.thaw().unwrap().is_clean());
+
+    let mut engine = double.engine();
+    engine.freeze().unwrap();
+    let report = engine.thaw().unwrap();
+    assert_eq!(report.unseen.len(), 1);
+    assert!(report.unseen[0].contains("67 processes"), "{report:?}");
 }

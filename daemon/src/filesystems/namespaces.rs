@@ -125,7 +125,7 @@ pub(crate) fn read_others(
     let mut others = Others::default();
     // Not made for a machine without any other namespace.
     let mut own_known: Option<(Known<'_>, Places<'_>)> = None;
-    while let Some((owner, table)) = tables.next() {
+    for (owner, table) in tables.by_ref() {
         others.fingerprint = others.fingerprint.wrapping_add(fingerprint(owner, &table));
         if owner == Owner::System {
             keep(table.file);
@@ -163,7 +163,7 @@ pub(crate) fn read_others(
 pub(crate) fn open_others(proc: &Path) -> Result<(Vec<File>, u64), ScanError> {
     let mut tables = Tables::list(proc)?;
     let (mut files, mut sum) = (Vec::new(), 0_u64);
-    while let Some((owner, table)) = tables.next() {
+    for (owner, table) in tables.by_ref() {
         sum = sum.wrapping_add(fingerprint(owner, &table));
         if owner == Owner::System {
             files.push(table.file);

@@ -101,7 +101,11 @@ pub(super) fn plan_and_open<B: Backend>(
             }
         }
         if strict {
-            accept_nothing_missing(Missing::of(&plan))?;
+            let mut missing = Missing::of(&plan);
+            if only.is_some() {
+                missing.unseen.clear();
+            }
+            accept_nothing_missing(missing)?;
         }
         faults::reach("open");
         match open_all(backend, &plan) {

@@ -15,7 +15,7 @@ use std::io::{self, Write};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use hv_vssd::filesystems::{DeviceNumber, Plan, ScanError};
+use hv_vssd::filesystems::{Appeared, DeviceNumber, Plan, ScanError};
 use hv_vssd::quiesce::backend::{Backend, Target};
 use hv_vssd::quiesce::handle::HandleError;
 use hv_vssd::quiesce::writeback::Sample;
@@ -78,6 +78,10 @@ struct World {
     writing_since: Option<Instant>,
     /// How often it was told that what it holds open may go.
     let_go: u32,
+    /// What the next freezes find to have appeared, and how long the look takes; an error where nothing can be told.
+    appears: VecDeque<(io::Result<Appeared>, Duration)>,
+    /// What could not be looked at.
+    unread_processes: usize,
     entries: Vec<Entry>,
 }
 
@@ -119,6 +123,18 @@ impl Double {
     /// File systems that are only flushed.
     pub(crate) fn flushing(self, flushed: &[Fs]) -> Self {
         self.lock().flushed = flushed.to_vec();
+        self
+    }
+
+    /// The next freeze finds this when all is frozen, after so long a look.
+    pub(crate) fn appearing(self, found: io::Result<Appeared>, took: Duration) -> Self {
+        self.lock().appears.push_back((found, took));
+        self
+    }
+
+    /// So many processes cannot be looked into.
+    pub(crate) fn unread(self, processes: usize) -> Self {
+        self.lock().unread_processes = processes;
         self
     }
 
@@ -299,6 +315,7 @@ impl Backend for Double {
         Ok(Plan {
             stages: stages.collect(),
             left_out: world.flushed.iter().map(|fs| left_out(*fs)).collect(),
+            unread_processes: world.unread_processes,
             ..Plan::default()
         })
     }
@@ -310,6 +327,13 @@ impl Backend for Double {
             writing: 1_000,
             written: passed * 2,
         })
+    }
+
+    fn appeared(&self) -> io::Result<Appeared> {
+        let next = self.lock().appears.pop_front();
+        let (found, took) = next.unwrap_or((Ok(Appeared::default()), Duration::ZERO));
+        std::thread::sleep(took);
+        found
     }
 
     fn let_go(&self) -> Option<Box<dyn Send>> {

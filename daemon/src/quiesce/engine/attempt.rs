@@ -137,7 +137,7 @@ impl<B: Backend> Engine<B> {
             return false;
         };
         let strict = self.strictness == Strictness::Strict;
-        let complete = appeared.to_freeze.is_empty() && !(strict && !appeared.gaps.is_empty());
+        let complete = appeared.to_freeze.is_empty() && (!strict || appeared.gaps.is_empty());
         let unseen = appeared.gaps.iter().map(|place| {
             let place = printable(place);
             format!("{place} was mounted during the freeze, and was neither flushed nor frozen")
