@@ -60,6 +60,11 @@ fn no_line_of_a_mount_table_is_skipped_or_fatal() {
     let whole = [
         "22 1 8:1 / / rw,relatime shared:1 - ext4 /dev/sda1 rw\n",
         "36 22 0:31 /sub\\040vol /mnt/a\\011b rw shared:7 master:2 - btrfs /dev/sdb rw,subvol=/sub\\040vol\n",
+        "41 22 0:40 /@/a /a rw - btrfs /dev/sdb rw,subvolid=256,subvol=/@/a\n",
+        "42 22 0:41 /@/b /b rw - btrfs /dev/sdb rw,subvolid=257,subvol=/@/b\n",
+        "43 22 0:41 /@/a /a/c rw - btrfs /dev/sdb rw,subvolid=256,subvol=/@/a\n",
+        "50 22 0:50 / /tank rw - zfs tank/name with blanks rw,xattr\n",
+        "51 22 0:51 / /tank/a rw - fuse.x one two  ro,user_id=0 three\n",
         "99 22 0:50 / /mnt/\\134 ro - overlay none rw,lowerdir=/a\\054b,upperdir=/c\n",
     ];
     let parts = [
@@ -72,6 +77,12 @@ fn no_line_of_a_mount_table_is_skipped_or_fatal() {
         "shared:1 ",
         "- ",
         "ext4 ",
+        "zfs ",
+        "btrfs ",
+        "0:40 ",
+        "0:41 ",
+        "ro",
+        "rw,subvolid=256",
         "/dev/sda",
         " ",
         "\n",
@@ -84,6 +95,14 @@ fn no_line_of_a_mount_table_is_skipped_or_fatal() {
         targets::mountinfo(&dice.noise(200));
         targets::mountinfo(&dice.text(&whole, 6));
         targets::mountinfo(&dice.text(&parts, 30));
+    }
+    // Tables of any length, up to some 300 KB, and lines of up to some 20 KB.
+    for _ in 0..40 {
+        targets::mountinfo(&dice.text(&whole, 4_000));
+        let long = " ".repeat(dice.below(10_000)) + &"x".repeat(dice.below(10_000));
+        let pieces = [&whole[..], &[long.as_str()]].concat();
+        targets::mountinfo(&dice.text(&pieces, 8));
+        targets::mountinfo(&dice.text(&[parts.as_slice(), &[long.as_str()]].concat(), 30));
     }
 }
 

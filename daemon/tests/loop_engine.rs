@@ -4,19 +4,23 @@
 
 mod scratch;
 
+use std::collections::BTreeSet;
 use std::fs::{self, File};
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
+use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 
-use hv_vssd::filesystems::{DeviceNumber, Plan};
+use hv_vssd::filesystems::{DeviceNumber, Plan, Policy, devices_at, locate, planned_at};
 use hv_vssd::quiesce::{Backend, Engine, FreezeError, Limits};
 use hv_vssd::telemetry::Gate;
+use hvutil_sys::loopdev::LoopDevice;
 use hvutil_sys::{freeze, mount};
 use nix::mount::{MsFlags, mount as remount};
-use scratch::{Disk, PATIENCE, ScratchKernel, bind, in_namespace, mount_on, until};
+use nix::sys::stat::{Mode, SFlag, mknod};
+use scratch::{Disk, PATIENCE, ScratchKernel, bind, in_namespace, mount_on, mounts_at, until};
 
 fn engine(disks: &[&Disk]) -> Engine<ScratchKernel> {
     let limits = Limits {
@@ -162,6 +166,111 @@ fn a_disk_mounted_at_many_places_is_frozen_once() {
         let report = engine.thaw().unwrap();
         assert!(report.is_clean());
         assert_eq!(report.file_systems.len(), 1);
+    });
+}
+
+#[test]
+fn a_loop_over_a_node_outside_dev_stands_on_what_holds_that_device() {
+    in_namespace(|place| {
+        let outer = Disk::new(place, "outer", "ext4");
+        let middle = outer.mount_point.join("image");
+        File::create(&middle).unwrap().set_len(64 << 20).unwrap();
+        let file = File::options()
+            .read(true)
+            .write(true)
+            .open(&middle)
+            .unwrap();
+        let device = LoopDevice::attach(&file).unwrap();
+        let number = fs::metadata(device.path()).unwrap().rdev();
+        let node = place.join("node.ext4");
+        mknod(&node, SFlag::S_IFBLK, Mode::S_IRUSR | Mode::S_IWUSR, number).unwrap();
+        let inner = Disk::on(place, "inner", "ext4", &node);
+        // Its name tells nothing any more, and leads astray.
+        fs::remove_file(&node).unwrap();
+        std::os::unix::fs::symlink("/proc/self/exe", &node).unwrap();
+        let plan = ScratchKernel::new(&[&outer, &inner]).plan().unwrap();
+        assert_eq!(stages(&plan), [[inner.dev], [outer.dev]]);
+        assert_eq!(plan.superblocks().next().unwrap().stacked_on, [outer.dev]);
+        let mut engine = engine(&[&outer, &inner]);
+        engine.freeze().unwrap();
+        assert!(engine.thaw().unwrap().is_clean());
+        assert!(!inner.is_frozen() && !outer.is_frozen());
+    });
+}
+
+/// The mount table as SUSE's kernels print it: with the number that `stat` has for its subvolume, in place of the superblock's, for each btrfs. It takes the
+/// place of this process's own.
+fn print_numbers_of_subvolumes(place: &Path) -> String {
+    let table = fs::read_to_string("/proc/self/mountinfo").unwrap();
+    let mut printed = String::new();
+    for line in table.lines() {
+        let mut fields: Vec<String> = line.split(' ').map(str::to_owned).collect();
+        if line.contains(&format!(" {}", place.display())) && line.contains(" - btrfs ") {
+            let number = fs::metadata(&fields[4]).unwrap().dev();
+            fields[2] = DeviceNumber::from_raw(number).to_string();
+        }
+        printed += &(fields.join(" ") + "\n");
+    }
+    let file = place.join("mountinfo");
+    fs::write(&file, &printed).unwrap();
+    let own = format!("/proc/{}/mountinfo", std::process::id());
+    bind(&file, Path::new(&own));
+    assert_eq!(fs::read_to_string("/proc/self/mountinfo").unwrap(), printed);
+    printed
+}
+
+#[test]
+fn a_btrfs_with_a_number_for_each_subvolume_is_frozen_once() {
+    in_namespace(|place| {
+        let mut disk = Disk::new(place, "disk", "btrfs");
+        for name in ["a", "b"] {
+            let made = Command::new("btrfs")
+                .args(["-q", "subvolume", "create"])
+                .arg(disk.mount_point.join(name))
+                .status()
+                .unwrap();
+            assert!(made.success());
+            let view = place.join(name);
+            fs::create_dir(&view).unwrap();
+            let options = Some(format!("subvol={name}"));
+            let flags = MsFlags::empty();
+            let (device, fstype) = (Some(disk.device()), Some("btrfs"));
+            remount(device, &view, fstype, flags, options.as_deref()).unwrap();
+        }
+        let table = print_numbers_of_subvolumes(place);
+        let of_disk = mounts_at(&disk.mount_point)[0].1;
+        let lines: Vec<&str> = table
+            .lines()
+            .filter(|line| line.contains(" - btrfs "))
+            .collect();
+        let numbers: BTreeSet<&str> = lines
+            .iter()
+            .filter_map(|line| line.split(' ').nth(2))
+            .collect();
+        assert!(numbers.len() >= 3, "{table}");
+        disk.dev = of_disk;
+        // By a path, as `hv-vssd freeze` and `hv-vssd thaw` are told of it.
+        let paths = ["disk-mounted", "a", "b"].map(|name| place.join(name));
+        assert_eq!(devices_at(&paths).unwrap(), [disk.dev]);
+        assert_eq!(planned_at(&paths, &Policy::default()).unwrap(), [disk.dev]);
+        let located = locate(&paths, PATIENCE).unwrap();
+        assert!(
+            located
+                .iter()
+                .all(|found| found.as_ref().unwrap().dev == disk.dev)
+        );
+
+        let plan = ScratchKernel::new(&[&disk]).plan().unwrap();
+        assert_eq!(stages(&plan), [[disk.dev]]);
+        assert_eq!(plan.superblocks().next().unwrap().mounts.len(), 3);
+        let mut engine = engine(&[&disk]);
+        for _ in 0..2 {
+            engine.freeze().unwrap();
+            assert!(disk.is_frozen());
+            let report = engine.thaw().unwrap();
+            assert!(report.is_clean(), "{:?}", report.failures);
+            assert_eq!(report.file_systems.len(), 1);
+        }
     });
 }
 

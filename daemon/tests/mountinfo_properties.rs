@@ -5,14 +5,14 @@
 
 mod planned;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ffi::OsString;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::PathBuf;
 
 use hv_vssd::filesystems::mountinfo::parse;
 use hv_vssd::filesystems::{
-    BlockDevice, DeviceNumber, Mount, Plan, Policy, Scan, ServedBy, render_table,
+    Baseline, BlockDevice, DeviceNumber, Mount, Plan, Policy, Scan, ServedBy, render_table,
 };
 use planned::assert_each_once;
 use proptest::prelude::*;
@@ -124,6 +124,7 @@ struct Recipe {
     layers: u32,
     served: bool,
     vfat: bool,
+    unknown: bool,
 }
 
 fn recipe() -> impl Strategy<Value = Recipe> {
@@ -134,13 +135,15 @@ fn recipe() -> impl Strategy<Value = Recipe> {
         0..3_u32,
         prop::bool::weighted(0.15),
         prop::bool::weighted(0.15),
+        prop::bool::weighted(0.15),
     )
-        .prop_map(|(holder, parent, layers, served, vfat)| Recipe {
+        .prop_map(|(holder, parent, layers, served, vfat, unknown)| Recipe {
             holder,
             parent,
             layers,
             served,
             vfat,
+            unknown,
         })
 }
 
@@ -150,6 +153,7 @@ struct Guest {
     /// The one that holds each one's image, which always comes before it.
     holders: Vec<Option<usize>>,
     served: Vec<bool>,
+    unknown: Vec<bool>,
 }
 
 fn dev(index: usize) -> DeviceNumber {
@@ -163,6 +167,7 @@ fn guest(recipes: &[Recipe], order: &[usize]) -> Guest {
         scan: Scan::default(),
         holders: Vec::new(),
         served: Vec::new(),
+        unknown: Vec::new(),
     };
     for (index, recipe) in recipes.iter().enumerate() {
         let holder = recipe
@@ -195,10 +200,13 @@ fn guest(recipes: &[Recipe], order: &[usize]) -> Guest {
         let bottom = BlockDevice {
             backing_file: holder.map(|holder| format!("{}/image{index}", points[holder]).into()),
             served: (recipe.served && holder.is_none()).then_some(ServedBy::Nbd),
+            incomplete: recipe.unknown,
             ..BlockDevice::default()
         };
         let from_below = holder.is_some_and(|holder| guest.served[holder]);
         guest.served.push(from_below || bottom.served.is_some());
+        let unknown_below = holder.is_some_and(|holder| guest.unknown[holder]);
+        guest.unknown.push(unknown_below || recipe.unknown);
         guest.scan.devices.insert(stack[stack.len() - 1], bottom);
         guest.scan.members.insert(dev(index), vec![dev(index)]);
         mounts.push(Owned {
@@ -238,7 +246,67 @@ fn stage_of(plan: &Plan) -> HashMap<DeviceNumber, usize> {
         .collect()
 }
 
+/// A btrfs for each source, with a number for each of its subvolumes: (source, subvolume) of each mount.
+fn with_a_number_for_each_subvolume(mounts: &[(usize, usize)], order: &[usize]) -> String {
+    let mut numbers: Vec<(usize, usize)> = mounts.to_vec();
+    numbers.sort_unstable();
+    numbers.dedup();
+    // Which number a subvolume has depends on what was mounted first.
+    for (index, with) in order.iter().enumerate().take(numbers.len()) {
+        let with = with % numbers.len();
+        numbers.swap(index, with);
+    }
+    let line = |(id, mount): (usize, &(usize, usize))| {
+        let (source, subvolume) = mount;
+        let number = 40 + numbers.iter().position(|known| known == mount).unwrap();
+        format!(
+            "{} 1 0:{number} /@{subvolume} /m{id} rw - btrfs /dev/sd{source} rw,subvolid={subvolume},subvol=/@{subvolume}\n",
+            id + 2
+        )
+    };
+    mounts.iter().enumerate().map(line).collect()
+}
+
 proptest! {
+    #[test]
+    fn a_btrfs_is_one_superblock_however_its_subvolumes_are_numbered_and_whatever_is_mounted_later(
+        mounts in prop::collection::vec((0..3_usize, 0..6_usize), 1..20), order in prop::collection::vec(any::<usize>(), 20),
+        early in 1..20_usize,
+    ) {
+        let scan_of = |count: usize| {
+            let table = with_a_number_for_each_subvolume(&mounts, &order);
+            let lines: String = table.lines().take(count).map(|line| format!("{line}\n")).collect();
+            Scan { mounts: parse(lines.as_bytes()).unwrap(), ..Scan::default() }
+        };
+        let scan = scan_of(mounts.len()).identified();
+        let plan = Plan::new(&scan, &Policy::default());
+        let sources: BTreeSet<usize> = mounts.iter().map(|(source, _)| *source).collect();
+        prop_assert_eq!(plan.superblocks().count(), sources.len());
+        // A later look finds those of new sources alone.
+        let early = early.min(mounts.len());
+        let before: BTreeSet<usize> = mounts[..early].iter().map(|(source, _)| *source).collect();
+        let appeared = Baseline::of(&scan_of(early).identified())
+            .appeared_in(&scan_of(mounts.len()).mounts, &Policy::default());
+        let new = |point: &PathBuf| {
+            let index: usize = point.to_str().unwrap()[2..].parse().unwrap();
+            mounts[index].0
+        };
+        let appeared: BTreeSet<usize> = appeared.iter().map(new).collect();
+        prop_assert_eq!(appeared, sources.difference(&before).copied().collect::<BTreeSet<usize>>());
+    }
+
+    #[test]
+    fn a_data_set_with_any_blanks_in_its_name_is_read_back(
+        names in prop::collection::vec("[a-z0-9_.:-]{1,12}(/[a-z0-9_.: -]{0,30}[a-z0-9_.:-]){0,3}", 1..6),
+    ) {
+        let line = |(id, name): (usize, &String)| format!("{id} 1 0:{id} / /t{id} rw,relatime - zfs {name} rw,xattr,posixacl\n");
+        let table: String = names.iter().enumerate().map(line).collect();
+        let read = parse(table.as_bytes()).unwrap();
+        let sources: Vec<_> = read.iter().map(|mount| mount.source.to_str().unwrap().to_owned()).collect();
+        prop_assert_eq!(sources, names);
+        prop_assert!(read.iter().all(|mount| mount.super_options == "rw,xattr,posixacl"));
+    }
+
     #[test]
     fn the_parser_takes_any_bytes(table in prop::collection::vec(any::<u8>(), 0..400)) {
         let _ = parse(&table);
@@ -287,8 +355,19 @@ proptest! {
             let indices = (1..recipes.len()).filter(move |index| served_by_any[*index] == served);
             indices.filter_map(|index| stages.get(&dev(index)))
         };
-        if let (Some(served), Some(local)) = (of(true).max(), of(false).min()) {
+        let unknown = &guest.unknown;
+        let known_local = (1..recipes.len()).filter(|index| !served_by_any[*index] && !unknown[*index]);
+        let known_local = known_local.filter_map(|index| stages.get(&dev(index)));
+        if let (Some(served), Some(local)) = (of(true).max(), known_local.min()) {
             prop_assert!(served < local);
+        }
+        // Whatever a served one may stand on goes after it, and all that is unknown before what is local.
+        let first = (1..recipes.len()).filter(|index| unknown[*index] && !served_by_any[*index]);
+        let first = first.filter_map(|index| stages.get(&dev(index)));
+        let known_local = (1..recipes.len()).filter(|index| !served_by_any[*index] && !unknown[*index]);
+        let known_local = known_local.filter_map(|index| stages.get(&dev(index)));
+        if let (Some(unknown), Some(local)) = (first.max(), known_local.min()) {
+            prop_assert!(unknown < local);
         }
         if let Some(root) = stages.get(&dev(0)) {
             prop_assert_eq!(*root, plan.stages.len() - 1);

@@ -7,11 +7,13 @@ use std::path::PathBuf;
 
 use zerocopy::{FromZeros, Immutable, IntoBytes};
 
-/// `struct loop_info64` of `include/uapi/linux/loop.h`, of which only the flags are set here.
+/// `struct loop_info64` of `include/uapi/linux/loop.h`, as far as it is used here.
 #[derive(FromZeros, IntoBytes, Immutable)]
 #[repr(C)]
 struct LoopInfo64 {
-    before_flags: [u8; 52],
+    before_node: [u8; 16],
+    node: u64,
+    before_flags: [u8; 28],
     flags: u32,
     after_flags: [u8; 176],
 }
@@ -26,7 +28,21 @@ mod ioctl {
     nix::ioctl_none_bad!(get_free, 0x4C82);
     nix::ioctl_write_int_bad!(set_fd, 0x4C00);
     nix::ioctl_write_ptr_bad!(set_status, 0x4C04, super::LoopInfo64);
+    nix::ioctl_read_bad!(get_status, 0x4C05, super::LoopInfo64);
     nix::ioctl_none_bad!(clear_fd, 0x4C01);
+}
+
+/// The number (major, minor) of the block device that is behind the loop device `device`; `None` if it is a file.
+///
+/// The kernel asks the file's file system (`loop_get_status` in drivers/block/loop.c), so this may wait for a server that does not answer.
+///
+/// # Errors
+/// `ENXIO` when nothing is behind it, or what the file system says.
+pub fn backing_device(device: impl AsFd) -> io::Result<Option<(u32, u32)>> {
+    let mut info = LoopInfo64::new_zeroed();
+    // SAFETY: `info` is a whole LoopInfo64 that lives through the call, which only writes it; any bytes are a value of it.
+    unsafe { ioctl::get_status(device.as_fd().as_raw_fd(), &raw mut info) }?;
+    Ok((info.node != 0).then(|| (libc::major(info.node), libc::minor(info.node))))
 }
 
 /// A loop device over a file. Detached on drop, or by the kernel after the last unmount should the process die.

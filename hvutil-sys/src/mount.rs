@@ -163,7 +163,42 @@ pub fn kind_and_device(path: &Path) -> io::Result<(u32, (u32, u32))> {
     }
 }
 
+/// What the kernel has in memory of a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Status {
+    /// `S_IFMT` of its mode (man 7 inode).
+    pub kind: u32,
+    /// Its permissions.
+    pub mode: u32,
+    /// Its owner.
+    pub owner: u32,
+    /// The number (major, minor) of its file system, as by [`device_number`].
+    pub device: (u32, u32),
+    /// For a device node the number of that device.
+    pub node: (u32, u32),
+}
+
+/// What the kernel has in memory of the file that `fd` names, be it an `O_PATH` descriptor of a link; no server is asked (`AT_STATX_DONT_SYNC`).
+///
+/// # Errors
+/// What the kernel says to `statx`.
+pub fn status(fd: impl AsFd) -> io::Result<Status> {
+    let found = statx_with(&fd, libc::STATX_BASIC_STATS, libc::AT_STATX_DONT_SYNC)?;
+    let mode = u32::from(found.stx_mode);
+    Ok(Status {
+        kind: mode & libc::S_IFMT,
+        mode: mode & !libc::S_IFMT,
+        owner: found.stx_uid,
+        device: (found.stx_dev_major, found.stx_dev_minor),
+        node: (found.stx_rdev_major, found.stx_rdev_minor),
+    })
+}
+
 fn statx(fd: &impl AsFd, mask: libc::c_uint) -> io::Result<libc::statx> {
+    statx_with(fd, mask, 0)
+}
+
+fn statx_with(fd: &impl AsFd, mask: libc::c_uint, flags: libc::c_int) -> io::Result<libc::statx> {
     // SAFETY: all of statx is integers, for which zero bytes are a value.
     let mut status: libc::statx = unsafe { std::mem::zeroed() };
     // SAFETY: the path is a NUL-terminated constant, and `status` is ours to be written for the call.
@@ -171,7 +206,7 @@ fn statx(fd: &impl AsFd, mask: libc::c_uint) -> io::Result<libc::statx> {
         libc::statx(
             fd.as_fd().as_raw_fd(),
             c"".as_ptr(),
-            libc::AT_EMPTY_PATH | libc::AT_NO_AUTOMOUNT,
+            libc::AT_EMPTY_PATH | libc::AT_NO_AUTOMOUNT | flags,
             mask,
             &raw mut status,
         )

@@ -138,6 +138,104 @@ scenario! {
     }
 }
 
+/// The mount table as SUSE's kernels print it: for a mount of btrfs the number that `stat` has for its subvolume.
+fn with_a_number_for_each_subvolume(guest: &Guest) -> tests::error::Step<String> {
+    let mut table = String::new();
+    for line in guest.read("/proc/self/mountinfo")?.lines() {
+        let mut fields: Vec<String> = line.split(' ').map(str::to_owned).collect();
+        if line.contains(" - btrfs ") {
+            let number: u64 = guest
+                .sh(&format!("stat -c %d {}", fields[4]))?
+                .trim()
+                .parse()
+                .unwrap_or(0);
+            fields[2] = format!("0:{}", (number & 0xff) | ((number >> 12) & !0xff));
+        }
+        table += &(fields.join(" ") + "\n");
+    }
+    Ok(table)
+}
+
+scenario! {
+    /// Row 10: SUSE. The C daemon does not look at numbers.
+    row: "10", "btrfs subvolumes under a number each, as SUSE's kernels print the mount table; and a subvolume that is mounted in the hold",
+    c_daemon_gap: None,
+    fn a_btrfs_with_a_number_for_each_subvolume_is_frozen_once(bed) {
+        let kinds = [FsKind::Ext4, FsKind::Btrfs];
+        let mut guest = bed.boot(&kinds.map(Disk::new))?;
+        mount_all(&guest, &kinds)?;
+        guest.sh("cd /mnt; mkdir sub1 sub2 sub3
+            for name in a b c; do btrfs subvolume create btrfs/$name >&2; done
+            mount -o subvol=a /dev/vdb sub1; mount -o subvol=b /dev/vdb sub2")?;
+        bed.start_agent(&mut guest)?;
+        let table = with_a_number_for_each_subvolume(&guest)?;
+        let numbers: BTreeSet<&str> = table.lines().filter(|line| line.contains(" - btrfs "))
+            .filter_map(|line| line.split(' ').nth(2)).collect();
+        promise!(numbers.len() == 3, "not a number for each subvolume: {table}");
+        guest.write("/run/mountinfo", &table)?;
+        let pids = guest.sh("pidof hv-vssd hv_vss_daemon")?;
+        for pid in pids.split_whitespace() {
+            guest.sh(&format!("mount --bind /run/mountinfo /proc/{pid}/mountinfo"))?;
+        }
+        guest.watch_freezes()?;
+        let places = ["/mnt/ext4", "/mnt/btrfs", "/mnt/sub1", "/mnt/sub2"];
+        let mut took = Duration::ZERO;
+        for _ in 0..2 {
+            succeeds(&mut guest, Operation::HOT_BACKUP)?;
+            took = succeeds(&mut guest, Operation::FREEZE)?.took;
+            let asleep = frozen(&guest, &places);
+            succeeds(&mut guest, Operation::THAW)?;
+            asleep?;
+            writable(&guest, &places)?;
+            let events = guest.freezes()?;
+            promise!(events.len() == 4, "the kernel saw {events:?}");
+        }
+        bed.measured("freeze", took);
+        Ok("2 superblocks behind 4 numbers, each frozen once and thawed once".into())
+    }
+}
+
+/// A loop device over a node outside /dev of one whose file is on a disk, and one whose deleted file's name has become a link to a FUSE server that never answers.
+const NODES: &str = "
+    modprobe loop; mkdir -p /mnt/outer /mnt/inner /mnt/shm /dev/shm; mount -t tmpfs tmpfs /dev/shm
+    truncate -s 48M /mnt/ext4/outer.img; losetup /dev/loop0 /mnt/ext4/outer.img
+    mkdir -p /volumes; mknod /volumes/uid1 b 7 0; losetup /dev/loop1 /volumes/uid1
+    /sbin/mke2fs -q -t ext4 /dev/loop1; mount -t ext4 /dev/loop1 /mnt/inner
+    truncate -s 24M /dev/shm/image; losetup /dev/loop2 /dev/shm/image
+    /sbin/mke2fs -q -t ext4 /dev/loop2; mount -t ext4 /dev/loop2 /mnt/shm
+    rm /dev/shm/image; ln -s /mnt/fuse/file /dev/shm/image";
+
+scenario! {
+    /// Row 11: Kubernetes has its raw block volumes so.
+    row: "11", "a loop device over a device node outside /dev; one whose file was replaced by a link to a FUSE server that never answers",
+    c_daemon_gap: Some("skips loop devices and what lies on them"),
+    fn loop_devices_are_placed_by_number_and_no_link_is_followed(bed) {
+        let mut guest = bed.boot(&[Disk::sized(FsKind::Ext4, 128)])?;
+        mount_all(&guest, &[FsKind::Ext4])?;
+        guest.mount_unserved("fuse", "/mnt/fuse")?;
+        guest.sh(NODES)?;
+        bed.start_agent(&mut guest)?;
+        guest.watch_freezes()?;
+        let places = ["/mnt/inner", "/mnt/shm", "/mnt/ext4"];
+        let inner = Event::Freeze(device(&guest, "/mnt/inner")?);
+        let outer = Event::Freeze(device(&guest, "/mnt/ext4")?);
+        let mut took = Duration::ZERO;
+        for _ in 0..3 {
+            succeeds(&mut guest, Operation::HOT_BACKUP)?;
+            took = succeeds(&mut guest, Operation::FREEZE)?.took;
+            let asleep = frozen(&guest, &places);
+            succeeds(&mut guest, Operation::THAW)?;
+            asleep?;
+            writable(&guest, &places)?;
+            let events = guest.freezes()?;
+            let at = |wanted: &Event| events.iter().position(|event| event == wanted);
+            promise!(at(&inner).is_some() && at(&inner) < at(&outer), "not inside out: {events:?}");
+        }
+        bed.measured("freeze", took);
+        Ok("three times frozen inside out, and nobody asked the FUSE server".into())
+    }
+}
+
 scenario! {
     /// Row 12: VSS-08, ISO. Left out: ntfs3, for want of a mkfs in Debian 12's main tools.
     row: "12", "squashfs on a loop device, iso9660, exfat, overlay, tmpfs, autofs and fuse mounted beside ext4",

@@ -7,6 +7,7 @@ use std::os::unix::ffi::OsStringExt;
 use std::path::{Component, Path, PathBuf};
 
 use super::device::DeviceNumber;
+use super::nodes::Behind;
 use super::served::ServedBy;
 
 /// What d_path() in fs/d_path.c appends to the path of a removed file.
@@ -23,33 +24,35 @@ pub struct BlockDevice {
     pub backing_file: Option<PathBuf>,
     /// The process or network its blocks come from; `None` for a local device.
     pub served: Option<ServedBy>,
-    /// What is beneath could not be read in full: a loop device that does not tell its file.
+    /// What is beneath could not be found out in full: a loop device that does not tell its file, a volume of ZFS, whose pool may be of files.
     pub incomplete: bool,
 }
 
 /// All devices of the btrfs that has `dev` as one of them; `None` if there is no such btrfs.
 pub(crate) fn btrfs_members(dev: DeviceNumber) -> Option<Vec<DeviceNumber>> {
-    Sysfs::new(Path::new("/sys"), &|_| None).btrfs_members(dev)
+    Sysfs::new(Path::new("/sys"), &|_, _, _| Behind::Unknown).btrfs_members(dev)
 }
 
 /// Reads block devices below a sysfs, each file at most once. What is missing there is no error: the device is then unknown to [`Sysfs::into_devices`].
 pub(crate) struct Sysfs<'a> {
     root: &'a Path,
-    /// Turns a path below `/dev` into the device it names.
-    resolve: &'a dyn Fn(&Path) -> Option<DeviceNumber>,
+    behind_loop: BehindLoop<'a>,
     devices: BTreeMap<DeviceNumber, BlockDevice>,
     files: HashMap<PathBuf, Option<Vec<u8>>>,
-    btrfs: Option<Vec<Vec<DeviceNumber>>>,
+    pools: HashMap<&'static str, Vec<Vec<DeviceNumber>>>,
 }
 
+/// Tells what is behind the loop device of this name and number, its file being known by this path.
+pub(crate) type BehindLoop<'a> = &'a dyn Fn(&str, DeviceNumber, &Path) -> Behind;
+
 impl<'a> Sysfs<'a> {
-    pub(crate) fn new(root: &'a Path, resolve: &'a dyn Fn(&Path) -> Option<DeviceNumber>) -> Self {
+    pub(crate) fn new(root: &'a Path, behind_loop: BehindLoop<'a>) -> Self {
         Self {
             root,
-            resolve,
+            behind_loop,
             devices: BTreeMap::new(),
             files: HashMap::new(),
-            btrfs: None,
+            pools: HashMap::new(),
         }
     }
 
@@ -69,10 +72,20 @@ impl<'a> Sysfs<'a> {
 
     /// All members of the btrfs that has `dev` as one of them; `None` if there is no such btrfs.
     pub(crate) fn btrfs_members(&mut self, dev: DeviceNumber) -> Option<Vec<DeviceNumber>> {
-        if self.btrfs.is_none() {
-            self.btrfs = Some(self.read_btrfs());
+        self.members_of("btrfs", dev)
+    }
+
+    /// As [`Sysfs::btrfs_members`].
+    pub(crate) fn bcachefs_members(&mut self, dev: DeviceNumber) -> Option<Vec<DeviceNumber>> {
+        self.members_of("bcachefs", dev)
+    }
+
+    fn members_of(&mut self, fstype: &'static str, dev: DeviceNumber) -> Option<Vec<DeviceNumber>> {
+        if !self.pools.contains_key(fstype) {
+            let pools = self.read_pools(fstype);
+            self.pools.insert(fstype, pools);
         }
-        let pools = self.btrfs.as_ref()?;
+        let pools = self.pools.get(fstype)?;
         pools.iter().find(|pool| pool.contains(&dev)).cloned()
     }
 
@@ -106,18 +119,17 @@ impl<'a> Sysfs<'a> {
         }
         device.below.sort_unstable();
         device.below.dedup();
-        self.read_loop(&dir, &mut device);
+        self.read_loop(&dir, dev, &mut device);
+        device.incomplete |= OPAQUE
+            .iter()
+            .any(|driver| is_numbered(&device.name, driver));
         device.served = self.served(&disk);
         Some(device)
     }
 
     /// A loop device has a file, or a block device, behind it (drivers/block/loop.c).
-    fn read_loop(&mut self, dir: &Path, device: &mut BlockDevice) {
-        let is_loop = device
-            .name
-            .strip_prefix("loop")
-            .is_some_and(|rest| !rest.is_empty() && rest.bytes().all(|b| b.is_ascii_digit()));
-        if !is_loop {
+    fn read_loop(&mut self, dir: &Path, dev: DeviceNumber, device: &mut BlockDevice) {
+        if !is_numbered(&device.name, "loop") {
             return;
         }
         let Some(mut path) = self.read(&dir.join("loop/backing_file")) else {
@@ -131,10 +143,13 @@ impl<'a> Sysfs<'a> {
             path.truncate(path.len() - DELETED.len());
         }
         let path = PathBuf::from(OsString::from_vec(path));
-        match (self.resolve)(&path) {
-            Some(number) => device.below.push(number),
-            None if path.is_absolute() => device.backing_file = Some(path),
-            None => device.incomplete = true,
+        match (self.behind_loop)(&device.name, dev, &path) {
+            Behind::Device(number) => device.below.push(number),
+            behind => {
+                device.incomplete = behind == Behind::Unknown || !path.is_absolute();
+                // For all that is known it is a file of this path.
+                device.backing_file = Some(path).filter(|path| path.is_absolute());
+            }
         }
     }
 
@@ -158,14 +173,22 @@ impl<'a> Sysfs<'a> {
         (!transports.iter().all(local)).then_some(ServedBy::NvmeFabrics)
     }
 
-    fn read_btrfs(&mut self) -> Vec<Vec<DeviceNumber>> {
+    /// Each btrfs has links to its members in `devices` (fs/btrfs/sysfs.c), each bcachefs has a link `block` in `dev-N` (fs/bcachefs/super.c).
+    fn read_pools(&mut self, fstype: &str) -> Vec<Vec<DeviceNumber>> {
         let mut pools = Vec::new();
-        for pool in entries(&self.root.join("fs/btrfs")) {
-            let devices = pool.join("devices");
-            let members: Vec<_> = entries(&devices)
+        for pool in entries(&self.root.join("fs").join(fstype)) {
+            let links = match fstype {
+                "bcachefs" => entries(&pool)
+                    .into_iter()
+                    .map(|member| member.join("block"))
+                    .collect(),
+                _ => entries(&pool.join("devices")),
+            };
+            let members: Vec<_> = links
                 .into_iter()
-                .filter_map(|member| {
-                    let dir = fs::read_link(&member).map_or(member, |to| devices.join(to));
+                .filter_map(|link| {
+                    let place = link.parent()?.to_owned();
+                    let dir = fs::read_link(&link).map_or(link, |to| place.join(to));
                     self.device_number(&dir)
                 })
                 .collect();
@@ -190,6 +213,15 @@ impl<'a> Sysfs<'a> {
         self.files.insert(path, content.clone());
         content
     }
+}
+
+/// Drivers whose devices lie on what sysfs does not tell: volumes of ZFS, whose pool may be of files, and zoned loop devices (drivers/block/zloop.c).
+const OPAQUE: [&str; 2] = ["zd", "zloop"];
+
+/// Whether it is the name of a driver and a number.
+pub(super) fn is_numbered(name: &str, driver: &str) -> bool {
+    name.strip_prefix(driver)
+        .is_some_and(|rest| !rest.is_empty() && rest.bytes().all(|b| b.is_ascii_digit()))
 }
 
 /// The entries of a directory in a stable order; none if it is not there.

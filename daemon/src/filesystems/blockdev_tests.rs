@@ -29,9 +29,15 @@ impl Tree {
     }
 
     fn load(&self, dev: DeviceNumber) -> BTreeMap<DeviceNumber, BlockDevice> {
-        let resolve =
-            |path: &Path| (path == Path::new("/dev/sdz")).then_some(DeviceNumber::new(65, 144));
-        let mut sysfs = Sysfs::new(self.0.path(), &resolve);
+        let behind_loop = |name: &str, dev: DeviceNumber, path: &Path| match path.to_str() {
+            Some("/dev/sdz" | "/run/node") => Behind::Device(DeviceNumber::new(65, 144)),
+            Some("/elsewhere") => Behind::Unknown,
+            _ => {
+                assert_eq!((name, dev), ("loop0", LOOP));
+                Behind::File
+            }
+        };
+        let mut sysfs = Sysfs::new(self.0.path(), &behind_loop);
         sysfs.load(dev);
         sysfs.into_devices()
     }
@@ -143,10 +149,69 @@ fn btrfs_members_are_found_by_any_of_them() {
         );
     }
     tree.file("fs/btrfs/features/raid56", b"0\n");
-    let mut sysfs = Sysfs::new(tree.0.path(), &|_| None);
+    let mut sysfs = Sysfs::new(tree.0.path(), &|_, _, _| Behind::Unknown);
     let both = Some(vec![DeviceNumber::new(8, 16), DeviceNumber::new(8, 32)]);
     assert_eq!(sysfs.btrfs_members(DeviceNumber::new(8, 32)), both);
     assert_eq!(sysfs.btrfs_members(DeviceNumber::new(8, 48)), None);
+}
+
+#[test]
+fn bcachefs_members_are_found_by_any_of_them() {
+    let tree = Tree::new();
+    for (place, disk, number) in [("dev-0", "sdb", "8:16"), ("dev-1", "sdc", "8:32")] {
+        tree.device(&format!("devices/pci/block/{disk}"), number);
+        tree.link(
+            &format!("fs/bcachefs/0b1e/{place}/block"),
+            &format!("../../../../devices/pci/block/{disk}"),
+        );
+    }
+    tree.file("fs/bcachefs/0b1e/internal/flags", b"0\n");
+    let mut sysfs = Sysfs::new(tree.0.path(), &|_, _, _| Behind::Unknown);
+    let both = Some(vec![DeviceNumber::new(8, 16), DeviceNumber::new(8, 32)]);
+    assert_eq!(sysfs.bcachefs_members(DeviceNumber::new(8, 32)), both);
+    assert_eq!(sysfs.bcachefs_members(DeviceNumber::new(8, 48)), None);
+    assert_eq!(sysfs.btrfs_members(DeviceNumber::new(8, 32)), None);
+}
+
+#[test]
+fn a_device_that_does_not_tell_what_it_lies_on_is_incomplete() {
+    for (name, is_opaque) in [
+        ("zd0", true),
+        ("zd16", true),
+        ("zloop3", true),
+        ("zram0", false),
+        ("zd", false),
+    ] {
+        let tree = Tree::new();
+        let dev = DeviceNumber::new(230, 0);
+        tree.device(&format!("devices/virtual/block/{name}"), "230:0");
+        assert_eq!(
+            tree.load(dev).remove(&dev).unwrap().incomplete,
+            is_opaque,
+            "{name}"
+        );
+    }
+    // A partition has its disk beneath.
+    let tree = Tree::new();
+    tree.device("devices/virtual/block/zd0", "230:0");
+    tree.device("devices/virtual/block/zd0/zd0p1", "230:1");
+    tree.file("devices/virtual/block/zd0/zd0p1/partition", b"1\n");
+    let devices = tree.load(DeviceNumber::new(230, 1));
+    assert_eq!(
+        devices.values().filter(|device| device.incomplete).count(),
+        1
+    );
+    assert_eq!(devices.len(), 2);
+}
+
+#[test]
+fn a_loop_over_a_node_anywhere_has_that_device_beneath() {
+    let found = backing(b"/run/node\n");
+    assert_eq!(found.below, [DeviceNumber::new(65, 144)]);
+    assert_eq!((found.backing_file, found.incomplete), (None, false));
+    let found = backing(b"/elsewhere\n");
+    assert_eq!(found.backing_file, Some(PathBuf::from("/elsewhere")));
+    assert!(found.incomplete, "nobody tells");
 }
 
 #[test]
@@ -166,11 +231,11 @@ fn each_file_is_read_once() {
     tree.device("devices/virtual/block/loop0", "7:0");
     tree.file("devices/virtual/block/loop0/loop/backing_file", b"/a\n");
     let asked = RefCell::new(0);
-    let resolve = |_: &Path| {
+    let behind_loop = |_: &str, _: DeviceNumber, _: &Path| {
         *asked.borrow_mut() += 1;
-        None
+        Behind::File
     };
-    let mut sysfs = Sysfs::new(tree.0.path(), &resolve);
+    let mut sysfs = Sysfs::new(tree.0.path(), &behind_loop);
     sysfs.load(LOOP);
     sysfs.load(LOOP);
     assert_eq!(*asked.borrow(), 1);

@@ -215,6 +215,9 @@ impl Found<'_> {
                 || members().any(|dev| policy.includes_device(*dev, scan.devices.get(dev)))
         };
         match kind {
+            Kind::Remote if self.is_cluster_on_a_disk() && !excluded() && included() => {
+                Some(Reason::ClusterOnDisk)
+            }
             Kind::Remote => Some(Reason::Remote),
             // Never opened in any case; but on a disk of this guest, and so in its image.
             Kind::Fuse if self.is_fuse_on_a_disk() && !excluded() && included() => {
@@ -226,6 +229,7 @@ impl Found<'_> {
             _ if !included() => Some(Reason::NotIncluded),
             _ if self.best.superblock_is_read_only() => Some(Reason::ReadOnly),
             Kind::Layered(_) => Some(Reason::Layered),
+            _ if scan.is_in_memory(self.best.dev) => Some(Reason::InMemory),
             Kind::CannotFreeze => Some(Reason::CannotFreeze),
             Kind::Freezable if policy.flush_only => Some(Reason::FlushOnly),
             Kind::Freezable => None,
@@ -236,6 +240,13 @@ impl Found<'_> {
     fn is_fuse_on_a_disk(&self) -> bool {
         let base = self.best.fstype.split('.').next();
         base == Some("fuseblk") && !self.best.superblock_is_read_only()
+    }
+
+    /// A server of Lustre's, ACFS and others have their device for a source; GPFS never tells whether its disks are those of this guest.
+    fn is_cluster_on_a_disk(&self) -> bool {
+        let has_disk =
+            self.best.fstype == "gpfs" || self.best.source.as_bytes().starts_with(b"/dev/");
+        has_disk && !self.best.superblock_is_read_only()
     }
 
     fn candidates(&self) -> Vec<Candidate> {

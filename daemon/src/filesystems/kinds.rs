@@ -25,10 +25,10 @@ const REMOTE: [&str; 24] = [
     "virtiofs", "vmhgfs", "webdav",
 ];
 
-const CANNOT_FREEZE: [&str; 25] = [
+const CANNOT_FREEZE: [&str; 27] = [
     "adfs", "affs", "apfs", "bfs", "exfat", "hfs", "hfsplus", "hpfs", "jffs2", "minix", "msdos",
-    "ntfs", "ntfs3", "ntfsplus", "omfs", "qnx4", "qnx6", "sysv", "ubifs", "udf", "ufs", "umsdos",
-    "vfat", "yaffs2", "zfs",
+    "ntfs", "ntfs3", "ntfsplus", "ocfs2", "omfs", "qnx4", "qnx6", "sysv", "ubifs", "udf", "ufs",
+    "umsdos", "vfat", "yaffs2", "zfs", "zonefs",
 ];
 
 impl Kind {
@@ -37,7 +37,8 @@ impl Kind {
         let base = fstype.split('.').next().unwrap_or(fstype);
         match base {
             "fuse" | "fuseblk" => Self::Fuse,
-            "overlay" | "overlayfs" => Self::Layered(Some("upperdir")),
+            // aufs has its branches in sysfs alone, and so has no such option: what it lies on stays unknown.
+            "overlay" | "overlayfs" | "aufs" => Self::Layered(Some("upperdir")),
             "ecryptfs" | "shiftfs" => Self::Layered(None),
             _ if REMOTE.contains(&base) => Self::Remote,
             _ if CANNOT_FREEZE.contains(&base) => Self::CannotFreeze,
@@ -117,6 +118,10 @@ mod tests {
             ("vfat", Kind::CannotFreeze),
             ("zfs", Kind::CannotFreeze),
             ("ubifs", Kind::CannotFreeze),
+            ("ocfs2", Kind::CannotFreeze),
+            ("zonefs", Kind::CannotFreeze),
+            ("gfs2", Kind::Freezable),
+            ("aufs", Kind::Layered(Some("upperdir"))),
             ("overlay", Kind::Layered(Some("upperdir"))),
         ] {
             assert_eq!(Kind::of(fstype, nodev), kind, "{fstype}");

@@ -12,6 +12,7 @@ use nix::sys::stat::{Mode, SFlag, fstat};
 
 use super::device::DeviceNumber;
 use super::error::ScanError;
+use super::identity::Identities;
 use super::mount_table::MountTable;
 use super::mountinfo::{self, Mount};
 use super::plan::Plan;
@@ -169,10 +170,14 @@ fn own_table() -> Result<MountTable, ScanError> {
         path: table.to_owned(),
         source,
     })?;
-    mountinfo::parse_owned(bytes).map_err(|source| ScanError::Mountinfo {
+    let mut mounts = mountinfo::parse_owned(bytes).map_err(|source| ScanError::Mountinfo {
         path: table.to_owned(),
         source,
-    })
+    })?;
+    let mut identities = Identities::default();
+    identities.note(&mounts);
+    identities.apply(&mut mounts);
+    Ok(mounts)
 }
 
 /// The mount at exactly this path: the one that a look-up reaches, or else the last that is hidden there. With `..` in it only a look-up tells, since

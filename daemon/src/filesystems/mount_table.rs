@@ -93,6 +93,14 @@ impl MountTable {
             .map_or(usize::MAX, |line| line.fstype as usize)
     }
 
+    /// Gives each mount the number that `number` has for it.
+    pub(super) fn renumber(&mut self, number: impl Fn(&Mount<'_>) -> DeviceNumber) {
+        let numbers: Vec<_> = self.iter().map(|mount| number(&mount)).collect();
+        for (line, number) in self.lines.iter_mut().zip(numbers) {
+            line.dev = number;
+        }
+    }
+
     pub(super) fn lines(&self) -> &[Line] {
         &self.lines
     }

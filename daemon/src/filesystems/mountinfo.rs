@@ -5,6 +5,7 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::Path;
 
 use super::device::DeviceNumber;
+use super::kinds::Kind;
 use super::mount_table::{Line, MountTable, Span, Types};
 use super::text::excerpt;
 
@@ -93,7 +94,7 @@ pub enum Fault {
     /// Second field after the separator.
     #[error("the source is missing")]
     Source,
-    /// Third field after the separator.
+    /// Last field after the separator.
     #[error("the file system's options do not begin with ro or rw")]
     SuperOptions,
     /// The table does not end in a line feed.
@@ -170,12 +171,25 @@ fn parse_line(text: &mut [u8], types: &mut Types, start: usize) -> Result<(Line,
         .next()
         .filter(|text| !text.is_empty())
         .ok_or(Fault::Type)?;
+    let is_never_frozen = is_never_frozen(fstype);
     let fstype = types.place(fstype, |text| unescape(text).to_string_lossy().into_owned());
+    let start = fields.at;
     let mut source = fields.span().ok_or(Fault::Source)?;
-    let super_options = fields.rest().ok_or(Fault::SuperOptions)?;
-    if !matches!(first_option(fields.bytes(super_options)), b"ro" | b"rw") {
-        return Err(Fault::SuperOptions);
+    let mut super_options = fields.rest().ok_or(Fault::SuperOptions);
+    let shown = super_options.map_or(&b""[..], |span| fields.bytes(span));
+    if !matches!(first_option(shown), b"ro" | b"rw") {
+        if !is_never_frozen || !fields.ended {
+            return Err(Fault::SuperOptions);
+        }
+        // An older ZFS writes the name of a data set as it is, blanks and all; a source like that must not keep all others from being frozen.
+        let all = span(start, fields.at.saturating_sub(1)).ok_or(Fault::Source)?;
+        let length = source_length(fields.bytes(all));
+        let end = start + length;
+        source = span(start, end).ok_or(Fault::Source)?;
+        super_options =
+            span((end + 1).min(all.end as usize), all.end as usize).ok_or(Fault::SuperOptions);
     }
+    let super_options = super_options?;
     let next = fields.at;
     if fields.escaped {
         for span in [&mut root, &mut mount_point, &mut source] {
@@ -194,6 +208,24 @@ fn parse_line(text: &mut [u8], types: &mut Types, start: usize) -> Result<(Line,
         super_options,
     };
     Ok((line, next))
+}
+
+/// Whether, whatever else the line says, nothing of this type is ever frozen. Without a list of the kernel's types, so only if its name alone tells.
+fn is_never_frozen(fstype: &[u8]) -> bool {
+    std::str::from_utf8(fstype).is_ok_and(|name| Kind::of(name, |_| false) != Kind::Freezable)
+}
+
+/// How much of `source options` is the source: up to the last blank before `ro` or `rw`, or else before anything.
+fn source_length(text: &[u8]) -> usize {
+    let blanks = || (0..text.len()).filter(|at| text.get(*at) == Some(&b' '));
+    let begins_options = |at: &usize| {
+        let rest = text.get(at + 1..).unwrap_or_default();
+        matches!(first_option(rest), b"ro" | b"rw")
+    };
+    let options = blanks().rfind(begins_options);
+    options
+        .or_else(|| blanks().next_back())
+        .unwrap_or(text.len())
 }
 
 /// Fields with one space between, up to the end of the line. A line that does not end has no last field.

@@ -155,3 +155,50 @@ fn ten_thousand_long_lines_take_linear_time() {
         start.elapsed()
     );
 }
+
+#[test]
+fn a_source_with_bare_blanks_is_read_if_its_type_is_never_frozen() {
+    for (line, source, options) in [
+        (
+            "zfs tank/name with blanks rw,xattr,posixacl",
+            "tank/name with blanks",
+            "rw,xattr,posixacl",
+        ),
+        (
+            "zfs tank/ro then rw ro,xattr",
+            "tank/ro then rw",
+            "ro,xattr",
+        ),
+        ("zfs tank/a rw b rw", "tank/a rw b", "rw"),
+        ("fuse.x a b rw,user_id=0 x", "a b", "rw,user_id=0 x"),
+        ("9p C:\\ D rw,trans=fd", "C:\\ D", "rw,trans=fd"),
+        // Whatever is there, the line is one of a file system that is never frozen.
+        ("zfs tank/a relatime", "tank/a", "relatime"),
+        ("zfs tank/a", "tank/a", ""),
+        ("zfs tank/a  ", "tank/a ", ""),
+    ] {
+        let mount = one(format!("1 0 0:50 / /m rw - {line}").as_bytes());
+        assert_eq!(
+            (mount.source, mount.super_options),
+            (OsStr::new(source), OsStr::new(options)),
+            "{line}"
+        );
+        assert_eq!(mount.mount_point, Path::new("/m"));
+    }
+    assert!(one(b"1 0 0:50 / /m rw - zfs tank/rw or not ro,xattr").superblock_is_read_only());
+    for line in [
+        "ext4 /dev/my disk rw",
+        "btrfs /dev/sda1",
+        "somefs-of-2031 a b rw",
+    ] {
+        let error = parse(format!("1 0 8:1 / /m rw - {line}\n").as_bytes()).unwrap_err();
+        assert_eq!(
+            (error.line, error.fault),
+            (1, Fault::SuperOptions),
+            "{line}"
+        );
+        assert!(error.excerpt.contains(line), "{error}");
+    }
+    let cut_off = parse(b"1 0 0:50 / /m rw - zfs tank/a b").unwrap_err();
+    assert_eq!(cut_off.fault, Fault::CutOff);
+}

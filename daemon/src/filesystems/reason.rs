@@ -17,6 +17,8 @@ pub enum Reason {
     CannotFreeze,
     /// On a disk, but served by a process of this guest.
     FuseOnDisk,
+    /// On disks of this guest, or for all that is known so, but served by a cluster.
+    ClusterOnDisk,
     /// Served by a process of this guest.
     Fuse,
     /// On a server elsewhere.
@@ -25,6 +27,8 @@ pub enum Reason {
     Layered,
     /// The superblock is read-only, whatever its mounts are.
     ReadOnly,
+    /// On a block device, but one that is in memory alone.
+    InMemory,
     /// Nothing of it is on a disk.
     Pseudo,
 }
@@ -39,10 +43,12 @@ impl Reason {
             Self::FlushOnly => "flush-only",
             Self::CannotFreeze => "cannot-freeze",
             Self::FuseOnDisk => "fuse-on-disk",
+            Self::ClusterOnDisk => "cluster-on-disk",
             Self::Fuse => "fuse",
             Self::Remote => "remote",
             Self::Layered => "layered",
             Self::ReadOnly => "read-only",
+            Self::InMemory => "in-memory",
             Self::Pseudo => "pseudo",
         }
     }
@@ -57,7 +63,10 @@ impl Reason {
     /// checkpoint then.
     #[must_use]
     pub const fn is_a_gap(self) -> bool {
-        matches!(self, Self::CannotFreeze | Self::FuseOnDisk)
+        matches!(
+            self,
+            Self::CannotFreeze | Self::FuseOnDisk | Self::ClusterOnDisk
+        )
     }
 }
 
@@ -69,10 +78,12 @@ impl fmt::Display for Reason {
             Self::FlushOnly => "flushed, not frozen, by configuration",
             Self::CannotFreeze => "cannot be frozen; flushed instead",
             Self::FuseOnDisk => "on a disk, but served by a process (FUSE); never opened",
+            Self::ClusterOnDisk => "on disks of this guest, but served by a cluster; never opened",
             Self::Fuse => "served by a process (FUSE); never opened",
             Self::Remote => "on a server; never opened",
             Self::Layered => "stored on another file system",
             Self::ReadOnly => "read-only: nothing to hold back",
+            Self::InMemory => "on a device in memory (zram, brd), which no image has",
             Self::Pseudo => "nothing of it is on a disk",
         })
     }

@@ -1,11 +1,10 @@
 //! Where a scan reads.
 
 use std::collections::BTreeMap;
-use std::fs;
-use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Component, Path, PathBuf};
 
 use super::device::DeviceNumber;
+use super::nodes::{self, Behind};
 
 /// Where to read; anything but the system's own is for tests and demonstrations.
 #[derive(Debug, Clone)]
@@ -23,7 +22,7 @@ pub struct Roots {
 /// How a path below `/dev` becomes a device number.
 #[derive(Debug, Clone)]
 pub enum DeviceNodes {
-    /// By `stat`.
+    /// By a look-up that follows nothing others than root can write, and never leaves the file system of `/dev`.
     System,
     /// By this list.
     Listed(BTreeMap<PathBuf, DeviceNumber>),
@@ -50,11 +49,18 @@ impl DeviceNodes {
             return None;
         }
         match self {
-            Self::System => fs::metadata(path)
-                .ok()
-                .filter(|node| node.file_type().is_block_device())
-                .map(|node| DeviceNumber::from_raw(node.rdev())),
+            Self::System => nodes::resolve(path),
             Self::Listed(nodes) => nodes.get(path).copied(),
+        }
+    }
+
+    /// What is behind the loop device `dev` of this name, for a file of this path.
+    pub(crate) fn behind_loop(&self, name: &str, dev: DeviceNumber, path: &Path) -> Behind {
+        match self {
+            Self::System => nodes::behind_loop(name, dev),
+            Self::Listed(nodes) => nodes
+                .get(path)
+                .map_or(Behind::File, |number| Behind::Device(*number)),
         }
     }
 }

@@ -1,6 +1,7 @@
 //! Reads what a plan is made of: the mount table, the kernel's file system types, and the block devices beneath.
 //!
-//! Nothing is opened outside `/proc` and `/sys`; outside them only paths below `/dev` are looked up. A dead server or process behind a mount point cannot block it.
+//! Nothing is opened outside `/proc` and `/sys` but nodes of loop devices in `/dev`, and outside them only paths below `/dev` are looked up, so that nobody but
+//! root says where to. A dead server or process behind a mount point cannot block it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
@@ -8,14 +9,17 @@ use std::fs::{self, File};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use super::blockdev::{BlockDevice, Sysfs};
+use super::blockdev::{BlockDevice, Sysfs, is_numbered};
 use super::device::DeviceNumber;
 pub use super::error::ScanError;
+use super::identity::Identities;
 use super::kinds::{Kind, Kinds};
 use super::mount_table::MountTable;
 use super::mountinfo::{self, Mount};
 use super::namespaces::{Namespace, Others, UnreadTables, read_others};
+use super::nodes::Behind;
 use super::roots::Roots;
+use super::tree::MountTree;
 use super::watch::OtherTables;
 
 /// Everything a plan is made from, at one moment.
@@ -34,6 +38,8 @@ pub struct Scan {
     /// Mount points of all other namespaces, as far as ours does not have them, with the superblocks mounted there. An image set up in a container has a path
     /// as of that container's root, and nothing tells which container that is.
     pub elsewhere: BTreeMap<PathBuf, BTreeSet<DeviceNumber>>,
+    /// The numbers that stand for one superblock. In all of the above the first of them stands for it.
+    pub identities: Identities,
     /// Processes whose mount namespace could not be found out or not be read: without CAP_SYS_PTRACE all that are more privileged than we are.
     pub unread_processes: usize,
     /// Mount tables that were too long to be read to their end, or too many.
@@ -53,9 +59,55 @@ impl Scan {
         self.unread_processes > 0 || !self.unread_tables.is_empty()
     }
 
+    /// With the numbers of their superblocks for all mounts, whatever the kernel prints ([`Identities`]).
+    #[must_use]
+    pub fn identified(mut self) -> Self {
+        let mut identities = Identities::default();
+        self.tables().for_each(|table| identities.note(table));
+        identities.apply(&mut self.mounts);
+        for other in &mut self.namespaces {
+            identities.apply(&mut other.mounts);
+        }
+        let renumbered = identities.renumbered();
+        if !renumbered.is_empty() {
+            let number = |dev: DeviceNumber| renumbered.get(&dev).copied().unwrap_or(dev);
+            for devs in self.elsewhere.values_mut() {
+                *devs = devs.iter().copied().map(number).collect();
+            }
+        }
+        self.identities = identities;
+        self
+    }
+
     fn tables(&self) -> impl Iterator<Item = &MountTable> {
         let others = self.namespaces.iter().map(|other| &other.mounts);
         std::iter::once(&self.mounts).chain(others)
+    }
+
+    /// Whether all devices beneath a superblock are in memory alone (drivers/block/{zram,brd.c}): no image of the machine's disks has them.
+    pub(crate) fn is_in_memory(&self, dev: DeviceNumber) -> bool {
+        let mut todo = self.members.get(&dev).cloned().unwrap_or_default();
+        let mut seen = BTreeSet::new();
+        let mut found = false;
+        while let Some(dev) = todo.pop() {
+            if !seen.insert(dev) {
+                continue;
+            }
+            let Some(device) = self.devices.get(&dev).filter(|device| !device.incomplete) else {
+                return false;
+            };
+            let is_leaf = device.below.is_empty();
+            if is_leaf
+                && !["zram", "ram"]
+                    .iter()
+                    .any(|driver| is_numbered(&device.name, driver))
+            {
+                return false;
+            }
+            found |= is_leaf;
+            todo.extend(&device.below);
+        }
+        found
     }
 
     pub(crate) fn kind_of(&self, fstype: &str) -> Kind {
@@ -132,7 +184,8 @@ fn gather(roots: &Roots, keep: &mut dyn FnMut(File)) -> Result<Scan, ScanError> 
         others_fingerprint: others.fingerprint,
         nodev,
         ..Scan::default()
-    };
+    }
+    .identified();
     (scan.members, scan.devices) = block_devices(&scan, roots);
     Ok(scan)
 }
@@ -158,7 +211,25 @@ fn block_devices(
         true => None,
         false => roots.dev.resolve(path),
     };
-    let mut sysfs = Sysfs::new(&roots.sys, &resolve);
+    let tree = MountTree::new(&scan.mounts, |index| kinds.may_block(&scan.mounts, index));
+    let behind_loop = |name: &str, dev: DeviceNumber, path: &Path| {
+        let mount = tree.holders(path).first().copied();
+        // Whoever asks for the file would wait for its server.
+        if mount.is_some_and(|index| kinds.may_block(&scan.mounts, index)) {
+            return Behind::File;
+        }
+        // By number alone; only where nobody tells that, by name.
+        let told = roots.dev.behind_loop(name, dev, path);
+        let named = || {
+            let mount = mount.and_then(|index| scan.mounts.get(index))?;
+            resolve(path).or_else(|| node_at(mount, path).and_then(|node| resolve(&node)))
+        };
+        match told {
+            Behind::Device(_) => told,
+            told => named().map_or(told, Behind::Device),
+        }
+    };
+    let mut sysfs = Sysfs::new(&roots.sys, &behind_loop);
     let mut members = BTreeMap::new();
     for table in scan.tables() {
         let kinds = scan.kinds(table);
@@ -189,18 +260,39 @@ fn devices_of(
     resolve: &dyn Fn(&Path) -> Option<DeviceNumber>,
 ) -> Vec<DeviceNumber> {
     let mut on: Vec<DeviceNumber> = if mount.dev.is_anonymous() {
-        let named = named_devices(mount).filter_map(resolve).collect::<Vec<_>>();
-        let pool = named.first().and_then(|first| sysfs.btrfs_members(*first));
-        pool.filter(|_| mount.fstype == "btrfs").unwrap_or(named)
+        let named: Vec<_> = named_devices(mount).map(resolve).collect();
+        let first = named.iter().flatten().next().copied();
+        let pool = first.and_then(|first| match mount.fstype {
+            "btrfs" => sysfs.btrfs_members(first),
+            "bcachefs" => sysfs.bcachefs_members(first),
+            _ => None,
+        });
+        match (pool, first) {
+            (Some(pool), _) => pool,
+            (None, Some(_)) => named.into_iter().map(or_unknown).collect(),
+            (None, None) => Vec::new(),
+        }
     } else {
         vec![mount.dev]
     };
     // XFS keeps its journal and its real-time files on devices of their own, if told so (man 5 xfs).
     for option in ["logdev", "rtdev"] {
         let path = mount.super_option(option);
-        on.extend(path.and_then(|path| resolve(Path::new(&path))));
+        on.extend(path.map(|path| or_unknown(resolve(Path::new(&path)))));
     }
     on
+}
+
+/// A device that could not be found goes under a number that none has.
+fn or_unknown(device: Option<DeviceNumber>) -> DeviceNumber {
+    device.unwrap_or(DeviceNumber::new(0, 0))
+}
+
+/// The name in `/dev` of a node that is bound to exactly this path, as Kubernetes does it for raw block volumes.
+fn node_at(mount: Mount<'_>, path: &Path) -> Option<PathBuf> {
+    let is_bound = mount.fstype == "devtmpfs" && mount.mount_point == path;
+    let name = mount.root.strip_prefix("/").ok().filter(|_| is_bound)?;
+    Some(Path::new("/dev").join(name))
 }
 
 /// The devices a source names; bcachefs names all of its members, with colons between.

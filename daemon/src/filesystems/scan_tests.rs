@@ -109,3 +109,47 @@ fn other_namespaces_can_be_left_alone() {
     roots.other_namespaces = false;
     assert_eq!(scan_below(&roots).unwrap().all_mounts().count(), 1);
 }
+
+#[test]
+fn a_member_that_is_not_found_stays_an_unknown_one() {
+    let (_dir, roots) = roots(
+        "1 0 8:1 / / rw - xfs /dev/sda1 rw,logdev=/dev/gone\n\
+         2 1 0:44 / /pool rw - bcachefs /dev/sdb:/dev/gone rw\n\
+         3 1 0:45 / /lost rw - bcachefs /dev/gone:/dev/lost rw\n",
+    );
+    let members = scan_below(&roots).unwrap().members;
+    let unknown = DeviceNumber::new(0, 0);
+    assert_eq!(
+        members[&DeviceNumber::new(8, 1)],
+        [DeviceNumber::new(8, 1), unknown]
+    );
+    assert_eq!(
+        members[&DeviceNumber::new(0, 44)],
+        [DeviceNumber::new(8, 16), unknown]
+    );
+    assert_eq!(members[&DeviceNumber::new(0, 45)], []);
+}
+
+#[test]
+fn the_numbers_of_subvolumes_are_one_in_all_tables() {
+    let line = |id: u32, number: u32, subvolume: u32, point: &str| {
+        format!(
+            "{id} 1 0:{number} /@{subvolume} {point} rw - btrfs /dev/sdb rw,subvolid={subvolume},subvol=/@{subvolume}\n"
+        )
+    };
+    let (dir, roots) = roots(&(line(5, 40, 256, "/") + &line(6, 41, 257, "/home")));
+    let process = dir.path().join("7");
+    fs::create_dir_all(process.join("ns")).unwrap();
+    std::os::unix::fs::symlink("mnt:[5]", process.join("ns/mnt")).unwrap();
+    fs::write(
+        process.join("mountinfo"),
+        line(9, 77, 300, "/data") + &line(10, 41, 257, "/h"),
+    )
+    .unwrap();
+    let scan = scan_below(&roots).unwrap();
+    let numbers: BTreeSet<_> = scan.all_mounts().map(|mount| mount.dev).collect();
+    assert_eq!(numbers, [DeviceNumber::new(0, 40)].into());
+    let elsewhere: BTreeSet<_> = scan.elsewhere.values().flatten().copied().collect();
+    assert_eq!(elsewhere, [DeviceNumber::new(0, 40)].into());
+    assert_eq!(scan.members.len(), 1);
+}

@@ -8,8 +8,11 @@ use super::stacking::Stacking;
 /// Groups that follow each other whatever stacking says; within one, stacking decides.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Group {
-    Served,
+    /// Nothing is frozen yet that it could wait for: should its freeze not return, it holds up no other.
     Unknown,
+    Served,
+    /// Unknown as well, but a served one stands on it.
+    UnknownBelowServed,
     Local,
     Root,
     BelowRoot,
@@ -58,6 +61,31 @@ impl Stacking<'_> {
             .collect()
     }
 
+    /// What holds the files of a served one is frozen after it.
+    fn move_behind_served(&self, groups: &mut [Group]) {
+        let mut beneath = vec![false; groups.len()];
+        // From above to below.
+        for index in self.upwards.iter().rev() {
+            let is_beneath = beneath.get(*index).copied().unwrap_or(false);
+            let Some(group) = groups.get_mut(*index) else {
+                continue;
+            };
+            if is_beneath && *group == Group::Unknown {
+                *group = Group::UnknownBelowServed;
+            }
+            if !is_beneath && *group != Group::Served {
+                continue;
+            }
+            if let Some(facts) = self.facts.get(*index) {
+                for below in facts.on.iter().chain(&facts.maybe_on) {
+                    if let Some(beneath) = beneath.get_mut(*below) {
+                        *beneath = true;
+                    }
+                }
+            }
+        }
+    }
+
     fn groups(&self, root: Option<usize>) -> Vec<Group> {
         let mut groups: Vec<Group> = self
             .facts
@@ -70,6 +98,7 @@ impl Stacking<'_> {
                 },
             )
             .collect();
+        self.move_behind_served(&mut groups);
         let Some(root) = root.filter(|root| self.nodes.get(*root).is_some_and(|node| node.staged))
         else {
             return groups;

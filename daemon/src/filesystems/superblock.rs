@@ -20,11 +20,11 @@ pub struct Superblock {
     pub source: OsString,
     /// All of its mounts, the best to open it through first; never empty.
     pub mounts: Vec<Candidate>,
-    /// The server its blocks come from; such superblocks are frozen first.
+    /// The server its blocks come from; such superblocks are frozen before all local ones.
     pub served_by: Option<ServedBy>,
     /// The superblocks that hold its image, directly; frozen after it, unless left out.
     pub stacked_on: Vec<DeviceNumber>,
-    /// Something beneath it could not be found out; such superblocks are frozen before all other local ones.
+    /// Something beneath it could not be found out; such superblocks are frozen before all others, but for what a server's blocks lie on.
     pub beneath_unknown: bool,
 }
 

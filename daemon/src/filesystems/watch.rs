@@ -14,6 +14,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use super::budget::Grant;
 use super::device::DeviceNumber;
 use super::error::ScanError;
+use super::identity::Identities;
 use super::kinds::{Kind, Kinds};
 use super::mount_table::MountTable;
 use super::mountinfo::{self, Mount};
@@ -211,6 +212,7 @@ pub struct Baseline {
     /// A device may later be given another file system, and the plan left read-only ones out.
     writable: HashSet<(DeviceNumber, String)>,
     nodev: BTreeSet<String>,
+    identities: Identities,
 }
 
 impl Baseline {
@@ -229,6 +231,7 @@ impl Baseline {
         Self {
             writable,
             nodev: scan.nodev.clone(),
+            identities: scan.identities.clone(),
         }
     }
 
@@ -288,8 +291,15 @@ impl Baseline {
         }
     }
 
+    /// The number under which the scan knows the mount's superblock, if it does.
+    #[must_use]
+    pub fn superblock_of(&self, mount: &Mount<'_>) -> DeviceNumber {
+        self.identities.of(mount)
+    }
+
     fn has(&self, mount: &Mount<'_>) -> bool {
-        self.writable.contains(&Key(mount.dev, mount.fstype))
+        let dev = self.superblock_of(mount);
+        self.writable.contains(&Key(dev, mount.fstype))
     }
 }
 
@@ -346,6 +356,46 @@ mod tests {
                 ""
             ),
             ["/new", "/pool"]
+        );
+    }
+
+    #[test]
+    fn a_subvolume_with_a_number_of_its_own_is_known_by_its_source() {
+        let line = |id: u32, number: u32, subvolume: u32, source: &str| {
+            format!(
+                "{id} 1 0:{number} /@/{id} /m{id} rw - btrfs {source} rw,subvolid={subvolume},subvol=/@/{id}\n"
+            )
+        };
+        let before = format!(
+            "{BEFORE}{}{}",
+            line(5, 40, 256, "/dev/sdc"),
+            line(6, 41, 257, "/dev/sdc")
+        );
+        let appeared = |added: String| {
+            let mut scan = Scan {
+                mounts: mountinfo::parse(before.as_bytes()).unwrap(),
+                ..Scan::default()
+            };
+            scan.identities.note(&scan.mounts);
+            scan.identities.apply(&mut scan.mounts);
+            let now = mountinfo::parse(format!("{before}{added}").as_bytes()).unwrap();
+            Baseline::of(&scan).appeared_in(&now, &Policy::default())
+        };
+        let none: [PathBuf; 0] = [];
+        assert_eq!(appeared(String::new()), none, "the numbers of the scan");
+        assert_eq!(
+            appeared(line(9, 77, 300, "/dev/sdc")),
+            none,
+            "one more subvolume"
+        );
+        assert_eq!(
+            appeared(line(9, 77, 300, "/dev/sdd")),
+            [PathBuf::from("/m9")]
+        );
+        // The file system was unmounted and another one made there: the same subvolume under a new number.
+        assert_eq!(
+            appeared(line(9, 77, 256, "/dev/sdc")),
+            [PathBuf::from("/m9")]
         );
     }
 

@@ -11,12 +11,12 @@ use std::path::{Path, PathBuf};
 
 use hvutil_sys::{freeze, mount};
 use nix::fcntl::{OFlag, open};
-use nix::sys::stat::{Mode, SFlag, fstat, stat};
+use nix::sys::stat::{Mode, SFlag, fstat};
 
 use super::live::is_live;
 use super::target::Target;
-use crate::filesystems::DeviceNumber;
 use crate::filesystems::text::printable;
+use crate::filesystems::{DeviceNodes, DeviceNumber};
 
 /// An open descriptor on a file system, fit for `FIFREEZE`.
 #[derive(Debug)]
@@ -124,11 +124,7 @@ impl Handle {
 fn suspended(target: &Target) -> Option<File> {
     let dev = if target.dev.is_anonymous() {
         // A btrfs has a number of its own, and one of its devices for a source.
-        let source = target
-            .source
-            .starts_with("/dev")
-            .then_some(&target.source)?;
-        DeviceNumber::from_raw(stat(source).ok()?.st_rdev)
+        DeviceNodes::System.resolve(&target.source)?
     } else {
         target.dev
     };
@@ -137,10 +133,7 @@ fn suspended(target: &Target) -> Option<File> {
 
 /// The device whose page cache holds an ext4's metadata.
 fn metadata(target: &Target) -> Option<PathBuf> {
-    let leads_there = |path: &PathBuf| {
-        let found = path.starts_with("/dev").then(|| stat(path).ok()).flatten();
-        found.is_some_and(|found| DeviceNumber::from_raw(found.st_rdev) == target.dev)
-    };
+    let leads_there = |path: &PathBuf| DeviceNodes::System.resolve(path) == Some(target.dev);
     if !matches!(target.fstype.as_str(), "ext4" | "ext3" | "ext2") {
         return None;
     }
@@ -249,8 +242,8 @@ mod tests {
             let dev: DeviceNumber = name.to_str().unwrap().parse().unwrap();
             let node = node(dev).unwrap();
             // A container may have no nodes.
-            if let Ok(found) = stat(&node) {
-                assert_eq!(DeviceNumber::from_raw(found.st_rdev), dev, "{node:?}");
+            if let Some(found) = DeviceNodes::System.resolve(&node) {
+                assert_eq!(found, dev, "{node:?}");
             }
         }
     }

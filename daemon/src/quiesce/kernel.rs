@@ -204,9 +204,10 @@ impl Backend for Kernel {
             let Ok(now) = seen.watch.mounts() else {
                 return false;
             };
-            let is_same = now
-                .iter()
-                .all(|mount| opened.get(&mount.id).is_none_or(|dev| *dev == mount.dev));
+            let is_same = now.iter().all(|mount| {
+                let dev = opened.get(&mount.id);
+                dev.is_none_or(|dev| *dev == seen.before.superblock_of(&mount))
+            });
             let new = seen.before.appeared_in(&now, &self.policy);
             if !is_same || !new.is_empty() {
                 return false;

@@ -2,11 +2,11 @@
 
 use std::fs;
 use std::io;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use super::target::Target;
-use crate::filesystems::DeviceNumber;
+use crate::filesystems::text::printable;
+use crate::filesystems::{DeviceNodes, DeviceNumber};
 
 /// Whether the target's superblock is there. For types without an entry of their own in sysfs: whether it is mounted
 /// in this namespace.
@@ -14,8 +14,13 @@ use crate::filesystems::DeviceNumber;
 /// # Errors
 /// When the device or the mount table cannot be read.
 pub(super) fn is_live(target: &Target) -> io::Result<bool> {
-    let device = fs::metadata(&target.source)?;
-    let number = DeviceNumber::from_raw(device.rdev());
+    // A name that others can write may lead to a server that never answers.
+    let number = DeviceNodes::System.resolve(&target.source).ok_or_else(|| {
+        let source = printable(&target.source);
+        io::Error::other(format!(
+            "{source} is not, or no longer, a block device in /dev"
+        ))
+    })?;
     if !target.dev.is_anonymous() && number != target.dev {
         return Err(io::Error::other(format!(
             "it is device {number} now, not {}",

@@ -431,11 +431,19 @@ fn open_and_thaw(target: &Target, calls: &OnceLock<Vec<Freezer>>) -> Result<Thaw
 
 /// The ways to it now, those of other namespaces too.
 fn ways(plan: &Plan, target: &Target) -> Vec<(u64, PathBuf)> {
-    let frozen = plan.superblocks().map(Target::from);
-    let left_out = plan.left_out.iter().map(Target::from);
-    frozen
-        .chain(left_out)
-        .find(|found| found.dev == target.dev && found.fstype == target.fstype)
+    let all = || {
+        let frozen = plan.superblocks().map(Target::from);
+        let left_out = plan.left_out.iter().map(Target::from);
+        let all = frozen.chain(left_out);
+        all.filter(|found| found.fstype == target.fstype)
+    };
+    // Where each btrfs subvolume has a number of its own, the one on record may have gone with its mount.
+    let has_source = |found: &Target| {
+        target.fstype == "btrfs" && target.dev.is_anonymous() && found.source == target.source
+    };
+    let by_number = all().find(|found| found.dev == target.dev);
+    by_number
+        .or_else(|| all().find(has_source))
         .map(|found| found.mounts)
         .unwrap_or_default()
 }

@@ -10,11 +10,10 @@ use std::fs::{File, OpenOptions};
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 
-use nix::sys::stat::stat;
 use nix::unistd::{SysconfVar, sysconf};
 
 use super::target::Target;
-use crate::filesystems::{DeviceNumber, btrfs_members};
+use crate::filesystems::{DeviceNodes, DeviceNumber, btrfs_members};
 
 const SWITCH: &str = "/proc/sys/vm/dirty_writeback_centisecs";
 const COUNTERS: &str = "/proc/vmstat";
@@ -208,14 +207,9 @@ fn devices(target: &Target) -> Vec<DeviceNumber> {
     if !target.dev.is_anonymous() {
         return vec![target.dev];
     }
-    // Nowhere else may a look-up be made without a limit of time.
-    if !target.source.starts_with("/dev") {
-        return Vec::new();
-    }
-    let Ok(found) = stat(&target.source) else {
+    let Some(dev) = DeviceNodes::System.resolve(&target.source) else {
         return Vec::new();
     };
-    let dev = DeviceNumber::from_raw(found.st_rdev);
     let pool = btrfs_members(dev).filter(|_| target.fstype == "btrfs");
     pool.unwrap_or_else(|| vec![dev])
 }

@@ -151,9 +151,16 @@ impl Disk {
             .unwrap();
         let megabytes = if fstype == "xfs" { 320 } else { 128 };
         file.set_len(megabytes << 20).unwrap();
+        drop(file);
+        Self::on(directory, name, fstype, &image)
+    }
+
+    /// With a file or a device node that is there.
+    pub(crate) fn on(directory: &Path, name: &str, fstype: &'static str, image: &Path) -> Self {
+        let file = File::options().read(true).write(true).open(image).unwrap();
         let made = Command::new(format!("mkfs.{fstype}"))
             .args(["-q", if fstype == "ext4" { "-F" } else { "-f" }])
-            .arg(&image)
+            .arg(image)
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .status()

@@ -6,10 +6,11 @@
 #[path = "session.rs"]
 mod session_target;
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use hv_vssd::config::{Config, Loaded};
-use hv_vssd::filesystems::mountinfo;
+use hv_vssd::filesystems::{Baseline, MountTable, Plan, Policy, Scan, mountinfo};
 use hvutil_sys::vss::{MESSAGE_SIZE, Operation, Reply, Request};
 
 pub use session_target::session;
@@ -43,12 +44,35 @@ pub fn mountinfo(input: &[u8]) {
                 let _ = mount.superblock_is_read_only();
                 let _ = mount.super_option("lowerdir");
             }
+            plan(mounts, lines);
         }
         Err(error) => {
             let text = error.to_string();
             assert!(!text.contains(char::is_control), "{text:?}");
         }
     }
+}
+
+/// Whatever the table says, each of its superblocks is in the plan once, and what is in the table appears in no later look at it.
+fn plan(mounts: MountTable, lines: usize) {
+    let scan = Scan {
+        mounts,
+        ..Scan::default()
+    };
+    let scan = scan.identified();
+    let plan = Plan::new(&scan, &Policy::default());
+    let known: BTreeSet<_> = scan.all_mounts().map(|mount| mount.dev).collect();
+    let left_out = plan.left_out.iter().map(|left_out| left_out.dev);
+    let planned: Vec<_> = plan
+        .superblocks()
+        .map(|fs| fs.dev)
+        .chain(left_out)
+        .collect();
+    assert_eq!(planned.len(), known.len());
+    assert_eq!(planned.into_iter().collect::<BTreeSet<_>>(), known);
+    assert!(known.len() <= lines);
+    let again = Baseline::of(&scan).appeared_in(&scan.mounts, &Policy::default());
+    assert!(again.is_empty(), "{again:?}");
 }
 
 /// The configuration file: taken within its bounds, and shown so that it can be read again; or refused with lines that name the file.

@@ -122,7 +122,7 @@ fn a_read_only_image_holds_nobody_up() {
 }
 
 #[test]
-fn what_cannot_be_located_goes_before_all_other_local_ones() {
+fn what_cannot_be_located_goes_before_all_local_ones() {
     let guest = Guest::new()
         .disk(1, "/a")
         .loop_device(0, None)
@@ -181,4 +181,39 @@ fn an_image_goes_before_all_that_may_hold_it_under_a_later_mount() {
         .table
         .push_str("4 2 0:50 / /a/b rw - tmpfs tmpfs rw\n");
     assert_eq!(guest.stages(), [vec!["/c"], vec!["/a"], vec!["/"]]);
+}
+
+#[test]
+fn what_cannot_be_located_goes_first_of_all_but_after_a_served_one_that_stands_on_it() {
+    let nbd = |minor| {
+        let device = BlockDevice {
+            served: Some(ServedBy::Nbd),
+            ..BlockDevice::default()
+        };
+        (DeviceNumber::new(43, minor), device)
+    };
+    let (number, device) = nbd(0);
+    let guest = Guest::new()
+        .disk(1, "/a")
+        .device(number, device)
+        .line("43:0 / /nbd rw - ext4 /dev/nbd0 rw")
+        .loop_device(0, None)
+        .line("7:0 / /lost rw - ext4 /dev/loop0 rw");
+    // Should its freeze not return, nothing is frozen that it could wait for, nor anything else.
+    assert_eq!(
+        guest.stages(),
+        [vec!["/lost"], vec!["/nbd"], vec!["/a"], vec!["/"]]
+    );
+    let mixed = BlockDevice {
+        below: vec![number, DeviceNumber::new(7, 1)],
+        ..BlockDevice::default()
+    };
+    let guest = guest
+        .loop_device(1, Some("/lost/img"))
+        .device(DeviceNumber::new(253, 0), mixed)
+        .line("253:0 / /mixed rw - ext4 /dev/mapper/mixed rw");
+    assert_eq!(
+        guest.stages(),
+        [vec!["/mixed", "/nbd"], vec!["/lost"], vec!["/a"], vec!["/"]]
+    );
 }

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use hvutil_sys::mount;
 
 use crate::filesystems::text::excerpt;
-use crate::filesystems::{DeviceNumber, Kind, MountTable, MountTree, mountinfo};
+use crate::filesystems::{DeviceNumber, Identities, Kind, MountTable, MountTree, mountinfo};
 
 /// A table of another mount namespace is as long as its owner likes: more than this of it is not read …
 const MAX_TABLE: u64 = 16 << 20;
@@ -38,6 +38,7 @@ pub(super) struct Places<'a> {
     tables: Vec<MountTable>,
     /// Mount namespaces, with the root directory that a table was seen from.
     read: HashSet<(PathBuf, PathBuf)>,
+    identities: Identities,
 }
 
 impl<'a> Places<'a> {
@@ -47,6 +48,7 @@ impl<'a> Places<'a> {
             mounts: HashMap::new(),
             tables: Vec::new(),
             read: HashSet::new(),
+            identities: Identities::default(),
         };
         places.take(&proc.join("self"));
         places
@@ -109,7 +111,9 @@ impl<'a> Places<'a> {
         // The bound may have cut a line.
         let end = text.iter().rposition(|byte| *byte == b'\n');
         text.truncate(end.map_or(0, |end| end + 1));
-        if let Ok(table) = mountinfo::parse_owned(text) {
+        if let Ok(mut table) = mountinfo::parse_owned(text) {
+            self.identities.note(&table);
+            self.identities.apply(&mut table);
             let ids = table.iter().map(|mount| (mount.id, mount.dev));
             self.mounts.extend(ids);
             self.tables.push(table);

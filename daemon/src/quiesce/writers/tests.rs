@@ -264,3 +264,23 @@ fn freezers_are_found_with_their_superblock() {
     );
     assert!(machine.found().is_empty());
 }
+
+#[test]
+fn a_writer_on_a_subvolume_with_a_number_of_its_own_is_on_the_superblock() {
+    let machine = Machine::new();
+    let line = |id: u32, number: u32, subvolume: u32| {
+        format!(
+            "{id} 20 0:{number} /@{subvolume} /b{id} rw - btrfs /dev/sdb rw,subvolid={subvolume},subvol=/@{subvolume}\n"
+        )
+    };
+    let table = format!("{OURS}{}{}", line(30, 70, 256), line(31, 71, 257));
+    machine.write("self/mountinfo", &table);
+    machine.thread(PID, PID, &splice(), 31);
+    let number = DeviceNumber::new(0, 70);
+    let writers = Writers::gather(&Search {
+        proc: machine.proc(),
+        ..Search::of(&[number], WriterRules::default())
+    });
+    let found: Vec<_> = writers.iter().map(|writer| writer.device).collect();
+    assert_eq!(found, [Some(number)]);
+}
