@@ -360,7 +360,7 @@ fn a_program_that_sleeps_in_splice() {
 impl Sleeper {
     fn start(directory: &Path) -> Self {
         let file = directory.join("out");
-        let child = std::process::Command::new(std::env::current_exe().unwrap())
+        let child = Command::new(std::env::current_exe().unwrap())
             .args(["--exact", "a_program_that_sleeps_in_splice", "--nocapture"])
             .env(SLEEPER, "yes")
             .stdin(std::process::Stdio::piped())

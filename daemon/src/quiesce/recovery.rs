@@ -447,3 +447,51 @@ fn ways(plan: &Plan, target: &Target) -> Vec<(u64, PathBuf)> {
         .map(|found| found.mounts)
         .unwrap_or_default()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::filesystems::{Candidate, Superblock};
+
+    #[test]
+    fn a_btrfs_whose_number_went_with_its_mount_is_found_by_its_source() {
+        let superblock = |minor: u32, source: &str| Superblock {
+            dev: DeviceNumber::new(0, minor),
+            fstype: "btrfs".to_owned(),
+            source: source.into(),
+            mounts: vec![Candidate {
+                id: u64::from(minor),
+                mount_point: format!("/m{minor}").into(),
+                ..Candidate::default()
+            }],
+            served_by: None,
+            stacked_on: Vec::new(),
+            beneath_unknown: false,
+        };
+        let plan = Plan {
+            stages: vec![vec![
+                superblock(41, "/dev/sda2"),
+                superblock(42, "/dev/sdb"),
+            ]],
+            ..Plan::default()
+        };
+        let found = |minor: u32, source: &str, fstype: &str| {
+            let target = Target {
+                dev: DeviceNumber::new(0, minor),
+                fstype: fstype.to_owned(),
+                source: source.into(),
+                ..Target::default()
+            };
+            ways(&plan, &target).first().map(|(id, _)| *id)
+        };
+        assert_eq!(found(42, "/dev/other", "btrfs"), Some(42), "by number");
+        assert_eq!(found(40, "/dev/sda2", "btrfs"), Some(41), "by source");
+        assert_eq!(
+            found(42, "/dev/sda2", "btrfs"),
+            Some(42),
+            "the number goes first"
+        );
+        assert_eq!(found(40, "/dev/sdc", "btrfs"), None);
+        assert_eq!(found(40, "/dev/sda2", "bcachefs"), None);
+    }
+}
