@@ -143,13 +143,12 @@ fn with_a_number_for_each_subvolume(guest: &Guest) -> tests::error::Step<String>
     let mut table = String::new();
     for line in guest.read("/proc/self/mountinfo")?.lines() {
         let mut fields: Vec<String> = line.split(' ').map(str::to_owned).collect();
-        if line.contains(" - btrfs ") {
-            let number: u64 = guest
-                .sh(&format!("stat -c %d {}", fields[4]))?
-                .trim()
-                .parse()
-                .unwrap_or(0);
-            fields[2] = format!("0:{}", (number & 0xff) | ((number >> 12) & !0xff));
+        if let [_, _, number, _, point, ..] = fields.as_mut_slice() {
+            if line.contains(" - btrfs ") {
+                let told = guest.sh(&format!("stat -c %d {point}"))?;
+                let told: u64 = told.trim().parse().unwrap_or(0);
+                *number = format!("0:{}", (told & 0xff) | ((told >> 12) & !0xff));
+            }
         }
         table += &(fields.join(" ") + "\n");
     }
@@ -158,7 +157,7 @@ fn with_a_number_for_each_subvolume(guest: &Guest) -> tests::error::Step<String>
 
 scenario! {
     /// Row 10: SUSE. The C daemon does not look at numbers.
-    row: "10", "btrfs subvolumes under a number each, as SUSE's kernels print the mount table; and a subvolume that is mounted in the hold",
+    row: "10", "btrfs subvolumes under a number each, as SUSE's kernels print the mount table",
     c_daemon_gap: None,
     fn a_btrfs_with_a_number_for_each_subvolume_is_frozen_once(bed) {
         let kinds = [FsKind::Ext4, FsKind::Btrfs];

@@ -9,7 +9,7 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Component, Path, PathBuf};
 use std::sync::mpsc;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use hvutil_sys::loopdev;
 use hvutil_sys::mount::{Status, status};
@@ -22,7 +22,10 @@ use super::device::DeviceNumber;
 const MAX_LINKS: usize = 8;
 
 /// How long the kernel may take to tell what is behind a loop device: it asks the file system of the file, which may be a dead server's.
-const LOOP_DEADLINE: Duration = Duration::from_millis(300);
+const LOOP_TIMEOUT: Duration = Duration::from_millis(300);
+
+/// How long all loop devices of a scan together may: what is not told by then stays unknown.
+pub(super) const LOOPS_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The block device that `path` names.
 pub(super) fn resolve(path: &Path) -> Option<DeviceNumber> {
@@ -40,8 +43,8 @@ pub(crate) enum Behind {
     Unknown,
 }
 
-/// What the kernel has behind the loop device `dev`, by number. Waits for [`LOOP_DEADLINE`] at most.
-pub(super) fn behind_loop(name: &str, dev: DeviceNumber) -> Behind {
+/// What the kernel has behind the loop device `dev`, by number. Waits for [`LOOP_TIMEOUT`], and until `deadline`, at most.
+pub(super) fn behind_loop(name: &str, dev: DeviceNumber, deadline: Instant) -> Behind {
     let path = Path::new("/dev").join(name);
     let Some((node, _)) = walk(&path).filter(|(_, number)| *number == dev) else {
         return Behind::Unknown;
@@ -56,8 +59,9 @@ pub(super) fn behind_loop(name: &str, dev: DeviceNumber) -> Behind {
         let _ = sender.send(number);
     };
     let thread = thread::Builder::new().name("loop device".to_owned());
+    let timeout = LOOP_TIMEOUT.min(deadline.saturating_duration_since(Instant::now()));
     let told = match thread.spawn(ask) {
-        Ok(_) => receiver.recv_timeout(LOOP_DEADLINE).ok().flatten(),
+        Ok(_) => receiver.recv_timeout(timeout).ok().flatten(),
         Err(_) => None,
     };
     match told {

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Component, Path, PathBuf};
+use std::time::Instant;
 
 use super::device::DeviceNumber;
 use super::nodes::{self, Behind};
@@ -54,10 +55,16 @@ impl DeviceNodes {
         }
     }
 
-    /// What is behind the loop device `dev` of this name, for a file of this path.
-    pub(crate) fn behind_loop(&self, name: &str, dev: DeviceNumber, path: &Path) -> Behind {
+    /// What is behind the loop device `dev` of this name, for a file of this path; as far as that can be found out until `deadline`.
+    pub(crate) fn behind_loop(
+        &self,
+        name: &str,
+        dev: DeviceNumber,
+        path: &Path,
+        deadline: Instant,
+    ) -> Behind {
         match self {
-            Self::System => nodes::behind_loop(name, dev),
+            Self::System => nodes::behind_loop(name, dev, deadline),
             Self::Listed(nodes) => nodes
                 .get(path)
                 .map_or(Behind::File, |number| Behind::Device(*number)),

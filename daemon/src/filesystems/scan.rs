@@ -8,6 +8,7 @@ use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+use std::time::Instant;
 
 use super::blockdev::{BlockDevice, Sysfs, is_numbered};
 use super::device::DeviceNumber;
@@ -17,7 +18,7 @@ use super::kinds::{Kind, Kinds};
 use super::mount_table::MountTable;
 use super::mountinfo::{self, Mount};
 use super::namespaces::{Namespace, Others, UnreadTables, read_others};
-use super::nodes::Behind;
+use super::nodes::{Behind, LOOPS_TIMEOUT};
 use super::roots::Roots;
 use super::tree::MountTree;
 use super::watch::OtherTables;
@@ -212,6 +213,7 @@ fn block_devices(
         false => roots.dev.resolve(path),
     };
     let tree = MountTree::new(&scan.mounts, |index| kinds.may_block(&scan.mounts, index));
+    let deadline = Instant::now() + LOOPS_TIMEOUT;
     let behind_loop = |name: &str, dev: DeviceNumber, path: &Path| {
         let mount = tree.holders(path).first().copied();
         // Whoever asks for the file would wait for its server.
@@ -219,7 +221,7 @@ fn block_devices(
             return Behind::File;
         }
         // By number alone; only where nobody tells that, by name.
-        let told = roots.dev.behind_loop(name, dev, path);
+        let told = roots.dev.behind_loop(name, dev, path, deadline);
         let named = || {
             let mount = mount.and_then(|index| scan.mounts.get(index))?;
             resolve(path).or_else(|| node_at(mount, path).and_then(|node| resolve(&node)))
