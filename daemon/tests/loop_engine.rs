@@ -18,7 +18,7 @@ use hv_vssd::quiesce::{Backend, Engine, FreezeError, Limits};
 use hv_vssd::telemetry::Gate;
 use hvutil_sys::loopdev::LoopDevice;
 use hvutil_sys::{freeze, mount};
-use nix::mount::{MsFlags, mount as remount};
+use nix::mount::{MntFlags, MsFlags, mount as remount, umount2};
 use nix::sys::stat::{Mode, SFlag, mknod};
 use scratch::{Disk, PATIENCE, ScratchKernel, bind, in_namespace, mount_on, mounts_at, until};
 
@@ -195,6 +195,22 @@ fn a_loop_over_a_node_outside_dev_stands_on_what_holds_that_device() {
         engine.freeze().unwrap();
         assert!(engine.thaw().unwrap().is_clean());
         assert!(!inner.is_frozen() && !outer.is_frozen());
+    });
+}
+
+#[test]
+fn an_image_at_whose_path_another_file_stands_is_placed_by_number() {
+    in_namespace(|place| {
+        let outer = Disk::new(place, "outer", "ext4");
+        // Set up under a path that leads elsewhere afterwards, as one of a container does.
+        let view = place.join("view");
+        fs::create_dir(&view).unwrap();
+        bind(&outer.mount_point, &view);
+        let inner = Disk::with_image(&view, place, "inner", "ext4");
+        umount2(&view, MntFlags::MNT_DETACH).unwrap();
+        let plan = ScratchKernel::new(&[&outer, &inner]).plan().unwrap();
+        assert_eq!(stages(&plan), [[inner.dev], [outer.dev]]);
+        assert_eq!(plan.superblocks().next().unwrap().stacked_on, [outer.dev]);
     });
 }
 

@@ -11,7 +11,8 @@ use zerocopy::{FromZeros, Immutable, IntoBytes};
 #[derive(FromZeros, IntoBytes, Immutable)]
 #[repr(C)]
 struct LoopInfo64 {
-    before_node: [u8; 16],
+    file_system: u64,
+    inode: u64,
     node: u64,
     before_flags: [u8; 28],
     flags: u32,
@@ -32,17 +33,30 @@ mod ioctl {
     nix::ioctl_none_bad!(clear_fd, 0x4C01);
 }
 
-/// The number (major, minor) of the block device that is behind the loop device `device`; `None` if it is a file.
+/// What is behind a loop device.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Backing {
+    /// The block device of this number (major, minor).
+    Device((u32, u32)),
+    /// A file, and the number of its file system, as `stat` has it.
+    File((u32, u32)),
+}
+
+/// What is behind the loop device `device`.
 ///
 /// The kernel asks the file's file system (`loop_get_status` in drivers/block/loop.c), so this may wait for a server that does not answer.
 ///
 /// # Errors
 /// `ENXIO` when nothing is behind it, or what the file system says.
-pub fn backing_device(device: impl AsFd) -> io::Result<Option<(u32, u32)>> {
+pub fn backing(device: impl AsFd) -> io::Result<Backing> {
     let mut info = LoopInfo64::new_zeroed();
     // SAFETY: `info` is a whole LoopInfo64 that lives through the call, which only writes it; any bytes are a value of it.
     unsafe { ioctl::get_status(device.as_fd().as_raw_fd(), &raw mut info) }?;
-    Ok((info.node != 0).then(|| (libc::major(info.node), libc::minor(info.node))))
+    let number = |raw| (libc::major(raw), libc::minor(raw));
+    Ok(match info.node {
+        0 => Backing::File(number(info.file_system)),
+        node => Backing::Device(number(node)),
+    })
 }
 
 /// A loop device over a file. Detached on drop, or by the kernel after the last unmount should the process die.

@@ -22,6 +22,8 @@ pub struct BlockDevice {
     pub below: Vec<DeviceNumber>,
     /// The file behind a loop device, without ` (deleted)`; as seen from the mount namespace in which it was set up.
     pub backing_file: Option<PathBuf>,
+    /// The file system of that file, as `stat` numbers it, where the kernel tells: the path may mean another file by now, or here.
+    pub backing_on: Option<DeviceNumber>,
     /// The process or network its blocks come from; `None` for a local device.
     pub served: Option<ServedBy>,
     /// What is beneath could not be found out in full: a loop device that does not tell its file, a volume of ZFS, whose pool may be of files.
@@ -146,7 +148,11 @@ impl<'a> Sysfs<'a> {
         match (self.behind_loop)(&device.name, dev, &path) {
             Behind::Device(number) => device.below.push(number),
             behind => {
-                device.incomplete = behind == Behind::Unknown || !path.is_absolute();
+                match behind {
+                    Behind::File(on) => device.backing_on = on,
+                    _ => device.incomplete = true,
+                }
+                device.incomplete |= !path.is_absolute();
                 // For all that is known it is a file of this path.
                 device.backing_file = Some(path).filter(|path| path.is_absolute());
             }

@@ -34,7 +34,7 @@ impl Tree {
             Some("/elsewhere") => Behind::Unknown,
             _ => {
                 assert_eq!((name, dev), ("loop0", LOOP));
-                Behind::File
+                Behind::File(Some(DeviceNumber::new(8, 1)))
             }
         };
         let mut sysfs = Sysfs::new(self.0.path(), &behind_loop);
@@ -209,6 +209,8 @@ fn a_loop_over_a_node_anywhere_has_that_device_beneath() {
     let found = backing(b"/run/node\n");
     assert_eq!(found.below, [DeviceNumber::new(65, 144)]);
     assert_eq!((found.backing_file, found.incomplete), (None, false));
+    assert_eq!(found.backing_on, None);
+    assert_eq!(backing(b"/a\n").backing_on, Some(DeviceNumber::new(8, 1)));
     let found = backing(b"/elsewhere\n");
     assert_eq!(found.backing_file, Some(PathBuf::from("/elsewhere")));
     assert!(found.incomplete, "nobody tells");
@@ -233,7 +235,7 @@ fn each_file_is_read_once() {
     let asked = RefCell::new(0);
     let behind_loop = |_: &str, _: DeviceNumber, _: &Path| {
         *asked.borrow_mut() += 1;
-        Behind::File
+        Behind::File(None)
     };
     let mut sysfs = Sysfs::new(tree.0.path(), &behind_loop);
     sysfs.load(LOOP);

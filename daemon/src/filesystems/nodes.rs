@@ -11,7 +11,7 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use hvutil_sys::loopdev;
+use hvutil_sys::loopdev::{Backing, backing};
 use hvutil_sys::mount::{Status, status};
 use nix::fcntl::{OFlag, open, openat, readlinkat};
 use nix::sys::stat::Mode;
@@ -37,8 +37,8 @@ pub(super) fn resolve(path: &Path) -> Option<DeviceNumber> {
 pub(crate) enum Behind {
     /// A block device, whatever its node is called and wherever it lies.
     Device(DeviceNumber),
-    /// A file.
-    File,
+    /// A file; on the superblock of this number, if it is told. A btrfs subvolume has a number of its own.
+    File(Option<DeviceNumber>),
     /// Nobody tells.
     Unknown,
 }
@@ -54,7 +54,7 @@ pub(super) fn behind_loop(name: &str, dev: DeviceNumber, deadline: Instant) -> B
         let flags = OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
         let link = PathBuf::from(format!("/proc/self/fd/{}", node.as_raw_fd()));
         let device = open(&link, flags, Mode::empty()).map(File::from).ok();
-        let number = device.and_then(|device| loopdev::backing_device(&device).ok());
+        let number = device.and_then(|device| backing(&device).ok());
         // Whoever asked may have gone.
         let _ = sender.send(number);
     };
@@ -65,8 +65,8 @@ pub(super) fn behind_loop(name: &str, dev: DeviceNumber, deadline: Instant) -> B
         Err(_) => None,
     };
     match told {
-        Some(Some((major, minor))) => Behind::Device(DeviceNumber::new(major, minor)),
-        Some(None) => Behind::File,
+        Some(Backing::Device((major, minor))) => Behind::Device(DeviceNumber::new(major, minor)),
+        Some(Backing::File((major, minor))) => Behind::File(Some(DeviceNumber::new(major, minor))),
         None => Behind::Unknown,
     }
 }

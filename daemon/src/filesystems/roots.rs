@@ -67,7 +67,7 @@ impl DeviceNodes {
             Self::System => nodes::behind_loop(name, dev, deadline),
             Self::Listed(nodes) => nodes
                 .get(path)
-                .map_or(Behind::File, |number| Behind::Device(*number)),
+                .map_or(Behind::File(None), |number| Behind::Device(*number)),
         }
     }
 }

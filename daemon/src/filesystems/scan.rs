@@ -218,7 +218,7 @@ fn block_devices(
         let mount = tree.holders(path).first().copied();
         // Whoever asks for the file would wait for its server.
         if mount.is_some_and(|index| kinds.may_block(&scan.mounts, index)) {
-            return Behind::File;
+            return Behind::File(None);
         }
         // By number alone; only where nobody tells that, by name.
         let told = roots.dev.behind_loop(name, dev, path, deadline);

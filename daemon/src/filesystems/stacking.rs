@@ -63,7 +63,16 @@ impl<'a> Stacking<'a> {
             if let Some(own) = stacking.facts.get_mut(from) {
                 *own = facts;
             }
-            for file in files {
+            for (file, on) in files {
+                // By number, where the kernel tells; a path may mean another file by now, or here.
+                if let Some(holder) = on.and_then(|dev| index.get(&dev).copied()) {
+                    possible.push((from, vec![holder]));
+                    continue;
+                }
+                // The file may lie in a namespace that could not be looked into.
+                if let Some(own) = stacking.facts.get_mut(from) {
+                    own.unknown |= scan.has_unseen() && !is_layered(node);
+                }
                 let mut holders: Vec<usize> = tree
                     .holders(file)
                     .into_iter()
@@ -217,14 +226,24 @@ fn elsewhere<'a>(scan: &'a Scan, file: &'a Path) -> impl Iterator<Item = &'a Dev
         .flatten()
 }
 
+fn is_layered(node: &Node<'_>) -> bool {
+    matches!(node.kind, Kind::Layered(_))
+}
+
+/// A file, and the number of its file system where it is told.
+type Held<'a> = (&'a Path, Option<DeviceNumber>);
+
 /// The files that a superblock stands on, through all of its block devices, and what these tell about it.
-fn beneath<'a>(scan: &'a Scan, node: &Node<'a>) -> (Vec<&'a Path>, Facts) {
+fn beneath<'a>(scan: &'a Scan, node: &Node<'a>) -> (Vec<Held<'a>>, Facts) {
     let mut facts = Facts::default();
     match node.kind {
         Kind::Layered(_) => {
             let layer = node.layer.filter(|layer| layer.is_absolute());
             facts.unknown = layer.is_none();
-            return (layer.into_iter().collect(), facts);
+            return (
+                layer.into_iter().map(|layer| (layer, None)).collect(),
+                facts,
+            );
         }
         Kind::Remote | Kind::Fuse | Kind::Pseudo => return (Vec::new(), facts),
         Kind::CannotFreeze | Kind::Freezable => {}
@@ -244,10 +263,9 @@ fn beneath<'a>(scan: &'a Scan, node: &Node<'a>) -> (Vec<&'a Path>, Facts) {
         };
         facts.served = facts.served.or(device.served);
         facts.unknown |= device.incomplete;
-        files.extend(device.backing_file.as_deref());
+        let file = device.backing_file.as_deref();
+        files.extend(file.map(|file| (file, device.backing_on)));
         todo.extend(&device.below);
     }
-    // The file may lie in a namespace that could not be looked into.
-    facts.unknown |= !files.is_empty() && scan.has_unseen();
     (files, facts)
 }

@@ -217,3 +217,29 @@ fn what_cannot_be_located_goes_first_of_all_but_after_a_served_one_that_stands_o
         [vec!["/mixed", "/nbd"], vec!["/lost"], vec!["/a"], vec!["/"]]
     );
 }
+
+#[test]
+fn an_image_whose_path_means_another_file_stands_on_the_superblock_that_the_kernel_tells() {
+    // The container that has set it up has gone: its /data was disk 2.
+    let guest = |on| {
+        let device = BlockDevice {
+            backing_file: Some("/data/img".into()),
+            backing_on: on,
+            ..BlockDevice::default()
+        };
+        Guest::new()
+            .disk(2, "/mnt/real")
+            .device(DeviceNumber::new(7, 0), device)
+            .line("7:0 / /c rw - ext4 /dev/loop0 rw")
+    };
+    let told = guest(Some(DeviceNumber::new(8, 2)));
+    assert_eq!(told.stages(), [vec!["/c"], vec!["/mnt/real"], vec!["/"]]);
+    assert_eq!(
+        told.plan().stages[0][0].stacked_on,
+        [DeviceNumber::new(8, 2)]
+    );
+    // A number that no superblock has, such as that of a btrfs subvolume: the path tells.
+    for on in [None, Some(DeviceNumber::new(0, 99))] {
+        assert_eq!(guest(on).stages(), [vec!["/c", "/mnt/real"], vec!["/"]]);
+    }
+}
