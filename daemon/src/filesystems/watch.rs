@@ -379,7 +379,9 @@ mod tests {
             scan.identities.note(&scan.mounts);
             scan.identities.apply(&mut scan.mounts);
             let now = mountinfo::parse(format!("{before}{added}").as_bytes()).unwrap();
-            Baseline::of(&scan).appeared_in(&now, &Policy::default())
+            Baseline::of(&scan)
+                .appeared_in(&now, &Policy::default())
+                .to_freeze
         };
         let none: [PathBuf; 0] = [];
         assert_eq!(appeared(String::new()), none, "the numbers of the scan");
