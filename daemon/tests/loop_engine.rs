@@ -447,6 +447,17 @@ impl Backend for Late {
         self.0.open(target)
     }
 
+    fn probe(
+        &self,
+        target: &hv_vssd::quiesce::backend::Target,
+    ) -> Result<(), hv_vssd::quiesce::handle::HandleError> {
+        self.0.probe(target)
+    }
+
+    fn is_dead(&self, handle: &Self::Handle) -> bool {
+        self.0.is_dead(handle)
+    }
+
     fn sync(&self, handle: &Self::Handle) -> std::io::Result<()> {
         self.0.sync(handle)
     }

@@ -291,7 +291,7 @@ proptest! {
             let index: usize = point.to_str().unwrap()[2..].parse().unwrap();
             mounts[index].0
         };
-        let appeared: BTreeSet<usize> = appeared.iter().map(new).collect();
+        let appeared: BTreeSet<usize> = appeared.to_freeze.iter().map(new).collect();
         prop_assert_eq!(appeared, sources.difference(&before).copied().collect::<BTreeSet<usize>>());
     }
 

@@ -35,6 +35,7 @@ fn file_system(mount_point: &str, stall: u64) -> FileSystemReport {
         freeze: span(3, 4),
         thaw: span(5_007, 1),
         suspended: false,
+        reason: None,
         stall: Some(MS(stall)),
     }
 }

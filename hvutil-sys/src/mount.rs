@@ -40,6 +40,18 @@ pub fn clone_mount(fd: impl AsFd) -> io::Result<OwnedFd> {
 /// # Errors
 /// `ENOSYS` on older kernels, `EPERM` without `CAP_SYS_ADMIN`, or why the file system cannot be mounted.
 pub fn mount_device(fstype: &str, source: &Path) -> io::Result<OwnedFd> {
+    mount_with(fstype, source, None)
+}
+
+/// [`mount_device`], read-only: `EBUSY` when the superblock is there and writable.
+///
+/// # Errors
+/// As [`mount_device`].
+pub fn mount_device_read_only(fstype: &str, source: &Path) -> io::Result<OwnedFd> {
+    mount_with(fstype, source, Some(c"ro"))
+}
+
+fn mount_with(fstype: &str, source: &Path, flag: Option<&CStr>) -> io::Result<OwnedFd> {
     let fstype = c_string(OsStr::new(fstype))?;
     let source = c_string(source.as_os_str())?;
     // SAFETY: the type is a NUL-terminated string that lives through the call.
@@ -50,7 +62,14 @@ pub fn mount_device(fstype: &str, source: &Path) -> io::Result<OwnedFd> {
             libc::c_uint::from(FSOPEN_CLOEXEC),
         )
     })?;
-    configure(&context, FSCONFIG_SET_STRING, Some((c"source", &source)))?;
+    configure(
+        &context,
+        FSCONFIG_SET_STRING,
+        Some((c"source", Some(&source))),
+    )?;
+    if let Some(flag) = flag {
+        configure(&context, FSCONFIG_SET_FLAG, Some((flag, None)))?;
+    }
     configure(&context, FSCONFIG_CMD_CREATE, None)?;
     // SAFETY: integers and a borrowed descriptor only.
     owned(unsafe {
@@ -66,18 +85,20 @@ pub fn mount_device(fstype: &str, source: &Path) -> io::Result<OwnedFd> {
 // include/uapi/linux/mount.h
 const FSOPEN_CLOEXEC: u8 = 1;
 const FSMOUNT_CLOEXEC: u8 = 1;
+const FSCONFIG_SET_FLAG: libc::c_uint = 0;
 const FSCONFIG_SET_STRING: libc::c_uint = 1;
 const FSCONFIG_CMD_CREATE: libc::c_uint = 6;
 
 fn configure(
     context: &OwnedFd,
     command: libc::c_uint,
-    pair: Option<(&CStr, &CStr)>,
+    pair: Option<(&CStr, Option<&CString>)>,
 ) -> io::Result<()> {
     let (key, value) = pair.map_or((std::ptr::null(), std::ptr::null()), |(key, value)| {
-        (key.as_ptr(), value.as_ptr())
+        let value = value.map_or(std::ptr::null(), |value| value.as_ptr());
+        (key.as_ptr(), value)
     });
-    // SAFETY: key and value are null, as the command without a parameter wants, or NUL-terminated and borrowed.
+    // SAFETY: key and value are null, as the command and a flag want, or NUL-terminated and borrowed.
     let result = unsafe {
         libc::syscall(
             libc::SYS_fsconfig,
@@ -113,9 +134,12 @@ pub fn open_root(tree: impl AsFd) -> io::Result<OwnedFd> {
 /// # Errors
 /// What the kernel says to `statx`, or that neither it (Linux 5.8) nor `/proc/self/fdinfo` tells the id.
 pub fn mount_id(fd: impl AsFd) -> io::Result<u64> {
-    let status = statx(&fd, libc::STATX_MNT_ID)?;
-    if status.stx_mask & libc::STATX_MNT_ID != 0 {
-        return Ok(status.stx_mnt_id);
+    match statx(&fd, libc::STATX_MNT_ID) {
+        Ok(status) if status.stx_mask & libc::STATX_MNT_ID != 0 => return Ok(status.stx_mnt_id),
+        Ok(_) => {}
+        // A file system that was shut down tells nothing (`xfs_vn_getattr` in fs/xfs/xfs_iops.c); its mount does.
+        Err(error) if error.raw_os_error() == Some(libc::EIO) => {}
+        Err(error) => return Err(error),
     }
     let path = format!("/proc/self/fdinfo/{}", fd.as_fd().as_raw_fd());
     std::fs::read_to_string(path)?

@@ -1,6 +1,7 @@
 //! The superblocks of a mount table, each with its mounts, and why it is left out. Pure.
 
 use std::cmp::Ordering;
+use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
@@ -8,6 +9,7 @@ use hashbrown::HashMap;
 
 use super::device::DeviceNumber;
 use super::kinds::Kind;
+use super::live::LiveSuperblock;
 use super::mount_table::MountTable;
 use super::mountinfo::Mount;
 use super::policy::Policy;
@@ -70,7 +72,31 @@ pub(crate) fn superblocks<'a>(
     }
     let mut found: Vec<Found<'_>> = groups.all.into_iter().filter_map(Group::finish).collect();
     found.sort_by(|a, b| (a.best.mount_point, a.best.dev).cmp(&(b.best.mount_point, b.best.dev)));
+    let out_of_sight = scan.out_of_sight();
+    found.extend(out_of_sight.into_iter().map(|live| unseen(live, policy)));
     found
+}
+
+/// A superblock that is mounted nowhere in sight, taken for writable: whether it is, its opening tells.
+fn unseen<'a>(live: &'a LiveSuperblock, policy: &Policy) -> Found<'a> {
+    let best = Mount {
+        id: 0,
+        parent: 0,
+        dev: live.dev().unwrap_or_default(),
+        root: Path::new("/"),
+        mount_point: Path::new(""),
+        options: OsStr::new("rw"),
+        fstype: live.driver,
+        source: &live.source,
+        super_options: OsStr::new("rw"),
+    };
+    Found {
+        is_root: false,
+        is_excluded: policy.excludes(&best, false),
+        is_included: policy.includes(&best, false),
+        mounts: Vec::new(),
+        best,
+    }
 }
 
 fn look_at<'a>(
@@ -231,9 +257,32 @@ impl Found<'_> {
             Kind::Layered(_) => Some(Reason::Layered),
             _ if scan.is_in_memory(self.best.dev) => Some(Reason::InMemory),
             Kind::CannotFreeze => Some(Reason::CannotFreeze),
+            Kind::Freezable if self.has_lost_its_device(scan) => Some(Reason::DeviceGone),
+            Kind::Freezable if self.is_shut_down() => Some(Reason::ShutDown),
             Kind::Freezable if policy.flush_only => Some(Reason::FlushOnly),
             Kind::Freezable => None,
         }
+    }
+
+    /// No mount table shows it.
+    pub(crate) fn is_out_of_sight(&self) -> bool {
+        self.mounts.is_empty()
+    }
+
+    /// Its disk was pulled: nothing can be written to it any more.
+    fn has_lost_its_device(&self, scan: &Scan) -> bool {
+        let dev = self.best.dev;
+        let is_pulled = !dev.is_anonymous() && !scan.devices.contains_key(&dev);
+        // One that sysfs alone tells of has no number then.
+        let was_pulled = self.is_out_of_sight() && dev == DeviceNumber::default();
+        scan.has_sysfs && (is_pulled || was_pulled)
+    }
+
+    /// Its driver says so (`ext4_show_options` in fs/ext4/super.c, Linux 6.15).
+    fn is_shut_down(&self) -> bool {
+        let options = self.best.super_options.as_bytes();
+        let mut options = options.split(|byte| *byte == b',');
+        options.any(|option| matches!(option, b"shutdown" | b"emergency_ro"))
     }
 
     /// Such as ntfs-3g: the kernel mounts its device for it.

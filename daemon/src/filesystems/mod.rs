@@ -3,6 +3,7 @@
 //! ```text
 //! /proc/self/mountinfo ─ mountinfo::parse ┐
 //! /proc/PID/{ns/mnt,mountinfo} ─ namespaces┤
+//! /sys/fs ─ live ─────────────────────────┤
 //! /sys/dev/block ─ blockdev ──────────────┼─ scan() → Scan ─ Plan::new(&Scan, &Policy) → Plan → engine, render_table, JSON
 //! /dev, /proc/filesystems ────────────────┘
 //! ```
@@ -16,6 +17,7 @@ pub mod error;
 mod found;
 pub mod identity;
 mod kinds;
+pub mod live;
 pub mod lookup;
 pub mod mount_table;
 pub mod mountinfo;
@@ -43,6 +45,7 @@ pub(crate) use blockdev::btrfs_members;
 pub use device::DeviceNumber;
 pub use identity::Identities;
 pub(crate) use kinds::Kind;
+pub use live::{LiveSuperblock, LiveWatch};
 pub use lookup::{Located, LookupError, devices_at, locate, planned_at};
 pub use mount_table::MountTable;
 pub use mountinfo::Mount;

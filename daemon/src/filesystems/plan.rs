@@ -11,7 +11,7 @@ use super::stacking::{Node, Stacking};
 pub use super::superblock::{Candidate, LeftOut, Superblock};
 use super::tree::MountTree;
 
-/// What a freeze does. Every superblock of the mount tables is in it exactly once.
+/// What a freeze does. Every superblock of the mount tables is in it exactly once, and so is every [live](super::live) one that no table shows, with no mounts.
 ///
 /// As JSON:
 /// ```json
@@ -81,6 +81,7 @@ impl Plan {
                 kind: *kind,
                 staged: *staged,
                 layer: layer.as_deref(),
+                out_of_sight: superblock.is_out_of_sight(),
             })
             .collect();
         let stacking = Stacking::new(scan, &nodes, &tree);

@@ -70,6 +70,23 @@ impl Policy {
     }
 }
 
+impl Policy {
+    /// Whether a superblock known by its driver and by the kernel's name of its device alone may be one to freeze.
+    pub(crate) fn may_include_live(&self, driver: &str, name: &str) -> bool {
+        let names = |list: &[String]| {
+            let mut list = list.iter();
+            list.any(|wanted| wanted.strip_prefix("/dev/").unwrap_or(wanted) == name)
+        };
+        let is_type = |list: &[String]| list.iter().any(|fstype| fstype == driver);
+        !self.flush_only
+            && !is_type(&self.exclude_types)
+            && !names(&self.exclude_devices)
+            && (self.includes_all()
+                || !self.include_devices.is_empty()
+                || is_type(&self.include_types))
+    }
+}
+
 fn is_place(points: &[PathBuf], mount: &Mount<'_>) -> bool {
     points.iter().any(|point| point == mount.mount_point)
 }

@@ -15,6 +15,12 @@ pub enum Reason {
     FlushOnly,
     /// Its driver cannot freeze.
     CannotFreeze,
+    /// Its device has gone: a disk that was pulled.
+    DeviceGone,
+    /// Its driver has shut it down, after an error or by request.
+    ShutDown,
+    /// It is live, mounted nowhere in sight, and does not open by its device.
+    OutOfReach,
     /// On a disk, but served by a process of this guest.
     FuseOnDisk,
     /// On disks of this guest, or for all that is known so, but served by a cluster.
@@ -42,6 +48,9 @@ impl Reason {
             Self::NotIncluded => "not-included",
             Self::FlushOnly => "flush-only",
             Self::CannotFreeze => "cannot-freeze",
+            Self::DeviceGone => "device-gone",
+            Self::ShutDown => "shut-down",
+            Self::OutOfReach => "out-of-reach",
             Self::FuseOnDisk => "fuse-on-disk",
             Self::ClusterOnDisk => "cluster-on-disk",
             Self::Fuse => "fuse",
@@ -59,14 +68,20 @@ impl Reason {
         matches!(self, Self::CannotFreeze | Self::FlushOnly)
     }
 
-    /// Whether the image misses something that nobody wanted it to miss: it is writable and local, but cannot be frozen. `strictness = "strict"` takes no
+    /// Whether the image misses something that nobody wanted it to miss: it is local, writable or was so, and cannot be frozen. `strictness = "strict"` takes no
     /// checkpoint then.
     #[must_use]
     pub const fn is_a_gap(self) -> bool {
         matches!(
             self,
-            Self::CannotFreeze | Self::FuseOnDisk | Self::ClusterOnDisk
-        )
+            Self::CannotFreeze | Self::FuseOnDisk | Self::ClusterOnDisk | Self::OutOfReach
+        ) || self.is_dead()
+    }
+
+    /// Whether nothing can be written to it any more, whoever tries.
+    #[must_use]
+    pub const fn is_dead(self) -> bool {
+        matches!(self, Self::DeviceGone | Self::ShutDown)
     }
 }
 
@@ -77,6 +92,9 @@ impl fmt::Display for Reason {
             Self::NotIncluded => "not included by configuration",
             Self::FlushOnly => "flushed, not frozen, by configuration",
             Self::CannotFreeze => "cannot be frozen; flushed instead",
+            Self::DeviceGone => "its device has gone: nothing can be written to it any more",
+            Self::ShutDown => "shut down by its driver: takes no writes any more",
+            Self::OutOfReach => "mounted nowhere in sight, and cannot be opened by its device",
             Self::FuseOnDisk => "on a disk, but served by a process (FUSE); never opened",
             Self::ClusterOnDisk => "on disks of this guest, but served by a cluster; never opened",
             Self::Fuse => "served by a process (FUSE); never opened",

@@ -15,6 +15,7 @@ use super::device::DeviceNumber;
 pub use super::error::ScanError;
 use super::identity::Identities;
 use super::kinds::{Kind, Kinds};
+use super::live::{self, LiveSuperblock};
 use super::mount_table::MountTable;
 use super::mountinfo::{self, Mount};
 use super::namespaces::{Namespace, Others, UnreadTables, read_others};
@@ -41,6 +42,10 @@ pub struct Scan {
     pub elsewhere: BTreeMap<PathBuf, BTreeSet<DeviceNumber>>,
     /// The numbers that stand for one superblock. In all of the above the first of them stands for it.
     pub identities: Identities,
+    /// The superblocks that are live as sysfs shows them, whether a mount table has them or not; none where only our own namespace is meant.
+    pub live: Vec<LiveSuperblock>,
+    /// sysfs shows block devices, so that one it does not show is not there.
+    pub has_sysfs: bool,
     /// Processes whose mount namespace could not be found out or not be read: without CAP_SYS_PTRACE all that are more privileged than we are.
     pub unread_processes: usize,
     /// Mount tables that were too long to be read to their end, or too many.
@@ -111,6 +116,32 @@ impl Scan {
         found
     }
 
+    /// The live superblocks that no mount table shows.
+    pub(crate) fn out_of_sight(&self) -> Vec<&LiveSuperblock> {
+        let mut left: Vec<&LiveSuperblock> = self.live.iter().collect();
+        let mut last = None;
+        for mount in self.all_mounts() {
+            // Neighbours in the table are often mounts of one superblock.
+            if left.is_empty()
+                || last.replace((mount.dev, mount.fstype)) == Some((mount.dev, mount.fstype))
+            {
+                continue;
+            }
+            let members = self.members.get(&mount.dev).map_or(&[][..], Vec::as_slice);
+            let is_unknown = mount.dev.is_anonymous() && members.is_empty();
+            left.retain(|live| {
+                let is_shown = live.devices.contains(&mount.dev)
+                    || live.devices.iter().any(|dev| members.contains(dev))
+                    // A disk that was pulled has no number any more.
+                    || live.devices.is_empty() && live.source == mount.source
+                    // A btrfs whose devices are not known may be any of them, and none is frozen twice.
+                    || is_unknown;
+                !(is_shown && live.types().contains(&mount.fstype))
+            });
+        }
+        left
+    }
+
     pub(crate) fn kind_of(&self, fstype: &str) -> Kind {
         Kind::of(fstype, |name| self.nodev.contains(name))
     }
@@ -161,6 +192,11 @@ pub fn scan_and_watch() -> Result<(Scan, OtherTables), ScanError> {
 
 /// `keep` gets the open table of each other namespace of the system.
 fn gather(roots: &Roots, keep: &mut dyn FnMut(File)) -> Result<Scan, ScanError> {
+    // Before the tables: what is unmounted in between is then found to be gone when it is opened, and what is mounted is in a table.
+    let live = match roots.other_namespaces {
+        true => live::all(&roots.sys),
+        false => Vec::new(),
+    };
     let table = roots.proc.join("self/mountinfo");
     let bytes = read(&table)?;
     let mounts = mountinfo::parse_owned(bytes).map_err(|source| ScanError::Mountinfo {
@@ -183,6 +219,9 @@ fn gather(roots: &Roots, keep: &mut dyn FnMut(File)) -> Result<Scan, ScanError> 
         unread_processes: others.unread_processes,
         unread_tables: others.unread_tables,
         others_fingerprint: others.fingerprint,
+        live,
+        has_sysfs: fs::read_dir(roots.sys.join("dev/block"))
+            .is_ok_and(|mut devices| devices.next().is_some()),
         nodev,
         ..Scan::default()
     }
@@ -250,6 +289,15 @@ fn block_devices(
                 sysfs.load(*dev);
             }
             members.insert(mount.dev, on);
+        }
+    }
+    for live in &scan.live {
+        for dev in &live.devices {
+            sysfs.load(*dev);
+        }
+        // A number that no mount has but for this very superblock.
+        if let Some(dev) = live.dev() {
+            members.entry(dev).or_insert_with(|| live.devices.clone());
         }
     }
     (members, sysfs.into_devices())

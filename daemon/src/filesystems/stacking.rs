@@ -17,6 +17,8 @@ pub(crate) struct Node<'a> {
     pub(crate) staged: bool,
     /// The directory whose file system its files are on, for a layered one: `None` where it is not told.
     pub(crate) layer: Option<&'a Path>,
+    /// No mount table shows it: no path tells which files are on it.
+    pub(crate) out_of_sight: bool,
 }
 
 /// What was found out about a superblock.
@@ -82,6 +84,10 @@ impl<'a> Stacking<'a> {
                 holders.retain(|holder| seen.insert(*holder));
                 possible.push((from, holders));
                 let others = elsewhere(scan, file).filter_map(|dev| index.get(dev).copied());
+                // An image on a mount that was taken away lazily has a path that leads elsewhere now.
+                let unseen = nodes.iter().enumerate();
+                let unseen = unseen.filter(|(other, node)| node.out_of_sight && *other != from);
+                let others = others.chain(unseen.map(|(other, _)| other));
                 guessed.push((from, others.filter(|other| seen.insert(*other)).collect()));
             }
         }

@@ -1,7 +1,7 @@
 //! The parts of a plan: a superblock to freeze, one left out, and the mounts through which each may be opened.
 
 use std::borrow::Cow;
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 
 use super::device::DeviceNumber;
@@ -16,9 +16,9 @@ pub struct Superblock {
     pub dev: DeviceNumber,
     /// The type, as mountinfo names it.
     pub fstype: String,
-    /// The source of its best mount.
+    /// The source of its best mount; the kernel's path of its device where no mount is in sight.
     pub source: OsString,
-    /// All of its mounts, the best to open it through first; never empty.
+    /// All of its mounts, the best to open it through first; empty for a [live](super::live) superblock that no mount table shows.
     pub mounts: Vec<Candidate>,
     /// The server its blocks come from; such superblocks are frozen before all local ones.
     pub served_by: Option<ServedBy>,
@@ -72,9 +72,9 @@ pub struct LeftOut {
     pub dev: DeviceNumber,
     /// The type, as mountinfo names it.
     pub fstype: String,
-    /// The source of its best mount.
+    /// As [`Superblock::source`].
     pub source: OsString,
-    /// All of its mounts, the best first; never empty.
+    /// All of its mounts, the best first; empty as in [`Superblock::mounts`].
     pub mounts: Vec<Candidate>,
     /// Why.
     pub reason: Reason,
@@ -83,23 +83,36 @@ pub struct LeftOut {
 }
 
 impl Superblock {
-    /// The path by which an operator knows it.
+    /// The path by which an operator knows it: its device where no mount is in sight.
     #[must_use]
     pub fn mount_point(&self) -> &Path {
-        best_path(&self.mounts)
+        best_path(&self.mounts, &self.source)
     }
 }
 
 impl LeftOut {
-    /// The path by which an operator knows it.
+    /// One of the plan that turned out, when it was opened, not to be held.
+    #[must_use]
+    pub fn from_plan(superblock: &Superblock, reason: Reason) -> Self {
+        Self {
+            dev: superblock.dev,
+            fstype: superblock.fstype.clone(),
+            source: superblock.source.clone(),
+            mounts: superblock.mounts.clone(),
+            reason,
+            flush: false,
+        }
+    }
+
+    /// As [`Superblock::mount_point`].
     #[must_use]
     pub fn mount_point(&self) -> &Path {
-        best_path(&self.mounts)
+        best_path(&self.mounts, &self.source)
     }
 }
 
-fn best_path(mounts: &[Candidate]) -> &Path {
+fn best_path<'a>(mounts: &'a [Candidate], source: &'a OsStr) -> &'a Path {
     mounts
         .first()
-        .map_or(Path::new(""), |best| &best.mount_point)
+        .map_or(Path::new(source), |best| &best.mount_point)
 }

@@ -1,6 +1,7 @@
 //! A plan for a person's eyes.
 
 use std::collections::BTreeMap;
+use std::ffi::OsStr;
 use std::fmt::Write as _;
 
 use super::plan::{Candidate, LeftOut, Plan, Superblock};
@@ -36,7 +37,7 @@ pub fn render_table(plan: &Plan, all: bool) -> String {
                 String::new()
             };
             let [at, fstype, device] = names(
-                superblock.mount_point().as_os_str(),
+                at(&superblock.mounts),
                 &superblock.fstype,
                 &superblock.source,
                 all,
@@ -62,7 +63,7 @@ pub fn render_table(plan: &Plan, all: bool) -> String {
         .into_iter()
         .map(|left_out| {
             let [at, fstype, device] = names(
-                left_out.mount_point().as_os_str(),
+                at(&left_out.mounts),
                 &left_out.fstype,
                 &left_out.source,
                 all,
@@ -91,12 +92,7 @@ pub fn render_table(plan: &Plan, all: bool) -> String {
     out
 }
 
-fn names(
-    mount_point: &std::ffi::OsStr,
-    fstype: &str,
-    source: &std::ffi::OsStr,
-    all: bool,
-) -> [String; 3] {
+fn names(mount_point: &OsStr, fstype: &str, source: &OsStr, all: bool) -> [String; 3] {
     let source = if source.is_empty() {
         "-".to_owned()
     } else {
@@ -107,6 +103,12 @@ fn names(
         printable(fstype),
         shorten(source, all),
     ]
+}
+
+fn at(mounts: &[Candidate]) -> &OsStr {
+    mounts
+        .first()
+        .map_or(OsStr::new("-"), |best| best.mount_point.as_os_str())
 }
 
 /// What an operator may ask about a row: why it is so early, what it stands on, where else it is mounted, whether it is covered.
@@ -146,6 +148,9 @@ fn namespace(mounts: &[Candidate]) -> Option<String> {
 }
 
 fn mounts(mounts: &[Candidate]) -> Option<String> {
+    if mounts.is_empty() {
+        return Some("mounted nowhere in sight".to_owned());
+    }
     let all_hidden = mounts.iter().all(|mount| mount.hidden);
     let none_open = !mounts.iter().any(Candidate::is_open);
     match (all_hidden, none_open, mounts.len()) {

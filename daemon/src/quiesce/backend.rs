@@ -9,22 +9,28 @@ use super::writeback::{Disks, Sample};
 use super::writers::Writers;
 use crate::filesystems::{Appeared, DeviceNumber, Plan, ScanError};
 
-/// What an image would miss that nobody wanted it to miss.
-#[derive(Clone, Debug, Default)]
-pub struct Missing {
+/// What a plan made ahead comes to.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Foreseen {
     /// Its [gaps](Plan::gaps).
     pub gaps: Vec<Target>,
     /// As [`Plan::unseen`].
     pub unseen: Vec<String>,
+    /// What is to be opened and frozen; and whether a mount table shows it.
+    pub to_freeze: Vec<(Target, bool)>,
 }
 
-impl Missing {
-    /// What is missing in a plan.
+impl Foreseen {
+    /// What this plan comes to.
     #[must_use]
     pub fn of(plan: &Plan) -> Self {
+        let to_freeze = plan.superblocks();
         Self {
             gaps: plan.gaps().map(Target::from).collect(),
             unseen: plan.unseen().collect(),
+            to_freeze: to_freeze
+                .map(|superblock| (superblock.into(), !superblock.mounts.is_empty()))
+                .collect(),
         }
     }
 }
@@ -40,13 +46,19 @@ pub trait Backend: std::fmt::Debug + Send + Sync + 'static {
     /// [`ScanError`]: a table cannot be read or understood.
     fn plan(&self) -> Result<Plan, ScanError>;
 
-    /// Makes a plan ahead, for a later call of [`Backend::plan`] to use if it is still right by then, and tells what is missing in it.
+    /// Makes a plan ahead, for a later call of [`Backend::plan`] to use if it is still right by then.
     ///
     /// # Errors
     /// As [`Backend::plan`].
-    fn foresee(&self) -> Result<Missing, ScanError> {
-        self.plan().map(|plan| Missing::of(&plan))
+    fn foresee(&self) -> Result<Foreseen, ScanError> {
+        self.plan().map(|plan| Foreseen::of(&plan))
     }
+
+    /// Whether [`Backend::open`] would succeed.
+    ///
+    /// # Errors
+    /// As [`Backend::open`].
+    fn probe(&self, target: &Target) -> Result<(), HandleError>;
 
     /// Opens a file system for the other calls, and verifies that it is the one meant.
     ///
@@ -117,6 +129,9 @@ pub trait Backend: std::fmt::Debug + Send + Sync + 'static {
     /// # Errors
     /// What the kernel says.
     fn thaw(&self, handle: &Self::Handle) -> io::Result<()>;
+
+    /// Whether nothing can be written to it any more, whoever tries: asked after a call on it has failed, while nothing is frozen.
+    fn is_dead(&self, handle: &Self::Handle) -> bool;
 
     /// Who sleeps while it holds write access to one of these superblocks. Opens nothing but what the kernel tells of processes.
     fn writers(&self, devices: &[DeviceNumber]) -> Writers;

@@ -45,7 +45,7 @@ pub enum FreezeError {
     FlushLimit(String, Duration),
     /// Nobody accepts that it would only be flushed, or less.
     #[error(
-        "{0} is writable and local, and cannot be frozen, which strictness = \"strict\" does not accept: exclude it, or set strictness = \"normal\""
+        "{0} is local and cannot be frozen, which strictness = \"strict\" does not accept: see 'hv-vssd plan' for the reason, unmount or exclude it, or set strictness = \"normal\""
     )]
     Gap(String),
     /// Something could not be looked at, and the configuration accepts nothing unseen.

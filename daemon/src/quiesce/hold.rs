@@ -17,8 +17,10 @@ use super::pool::Pool;
 use super::report::{FileSystemReport, FileSystemResult, PhaseName, Report};
 use super::signal::{Signal, Waited};
 use super::slot::{Call, Calls, Operation, Slot};
+use super::target::Target;
 use super::writers::Writers;
 use crate::config::{ForeignFreeze, Strictness};
+use crate::filesystems::Reason;
 use crate::telemetry::gate::Closed;
 
 /// How long a thaw may take before the next stage is thawed regardless, and what could not be thawed is given another try.
@@ -56,6 +58,8 @@ pub(super) struct Hold<B: Backend> {
     pub(super) pool: Pool,
     pub(super) stages: Vec<Vec<Arc<Slot<B>>>>,
     pub(super) flushed_only: Vec<Arc<Slot<B>>>,
+    /// Those that should be held and cannot be.
+    pub(super) not_held: Vec<(Target, Reason)>,
     /// Those that someone else had frozen.
     pub(super) foreign: Vec<Arc<Slot<B>>>,
     /// Those that the device mapper keeps frozen, beside us.
@@ -292,7 +296,20 @@ impl<B: Backend> Hold<B> {
             .chain(flushed.map(|slot| (slot, None)))
             .map(|(slot, stage)| self.line(&report, slot, stage))
             .collect();
-        lines.sort_by_key(|line| line.result == FileSystemResult::FlushedOnly);
+        lines.extend(
+            self.not_held
+                .iter()
+                .map(|(target, reason)| FileSystemReport {
+                    result: FileSystemResult::LeftOut,
+                    reason: Some(reason.to_string()),
+                    ..FileSystemReport::of(target)
+                }),
+        );
+        lines.sort_by_key(|line| match line.result {
+            FileSystemResult::FlushedOnly => 1,
+            FileSystemResult::LeftOut => 2,
+            _ => 0,
+        });
         report.set_file_systems(lines);
         report
     }
@@ -312,19 +329,14 @@ impl<B: Backend> Hold<B> {
         } else {
             FileSystemResult::NotFrozen
         };
-        let target = slot.target();
         let mut line = FileSystemReport {
-            mount_point: target.place.to_string_lossy().into_owned(),
-            fstype: target.fstype.clone(),
-            dev: target.dev,
-            source: target.source.to_string_lossy().into_owned(),
             stage,
             result,
             flush: report.call(calls.flush),
             freeze: report.call(calls.freeze),
             thaw: report.call(calls.thaw),
             suspended: is_in(slot, &self.suspended),
-            stall: None,
+            ..FileSystemReport::of(slot.target())
         };
         line.stall = report.stall(&line);
         line
@@ -393,7 +405,6 @@ mod tests {
     use super::*;
     use crate::quiesce::ledger::Place;
     use crate::quiesce::protocol::By;
-    use crate::quiesce::target::Target;
 
     #[test]
     fn a_hold_is_kept_as_long_as_every_mark_says_so_and_the_guardians_limit_has_not_passed() {

@@ -12,14 +12,14 @@ use std::time::{Duration, Instant};
 
 use hvutil_sys::freeze;
 
-use super::backend::{Backend, Missing, Target};
+use super::backend::{Backend, Foreseen, Target};
 use super::expedite::Expedite;
 use super::handle::{Handle, HandleError};
 use super::target::MOST_WAYS;
 use super::writeback::{Disks, Sample, WriteBack};
 use super::writers::{Search, WriterRules, Writers};
 use crate::filesystems::{
-    Appeared, Baseline, DeviceNumber, OtherTables, Plan, Policy, ScanError, TableWatch,
+    Appeared, Baseline, DeviceNumber, LiveWatch, OtherTables, Plan, Policy, ScanError, TableWatch,
     scan_and_watch, scan_own_namespace,
 };
 
@@ -53,6 +53,8 @@ struct Seen {
     watch: TableWatch,
     others: u64,
     before: Baseline,
+    /// None where only our own namespace is meant.
+    live: Option<LiveWatch>,
     /// Taken by the first that asks.
     plan: Option<Plan>,
     at: Instant,
@@ -102,6 +104,13 @@ impl Kernel {
     fn look(&self) -> Result<(Seen, OtherTables), ScanError> {
         // Before the scan, so that no change falls between the two.
         let watch = TableWatch::open()?;
+        let live = match self.own_namespace_only {
+            true => None,
+            false => Some(LiveWatch::open().map_err(|source| ScanError::Read {
+                path: "/sys/fs".into(),
+                source,
+            })?),
+        };
         let (scan, others) = if self.own_namespace_only {
             (scan_own_namespace()?, OtherTables::default())
         } else {
@@ -118,6 +127,7 @@ impl Kernel {
             watch,
             others: others.fingerprint(),
             before: Baseline::of(&scan),
+            live,
             plan: Some(plan),
             at: Instant::now(),
         };
@@ -126,7 +136,9 @@ impl Kernel {
 
     /// The plan made ahead, and the tables of the other namespaces, if nothing has changed since.
     fn made_ahead(&self, seen: &mut Seen) -> Result<Option<(Plan, OtherTables)>, ScanError> {
-        let unchanged = seen.at.elapsed() < PLAN_LIFE && matches!(seen.watch.changed(), Ok(false));
+        let unchanged = seen.at.elapsed() < PLAN_LIFE
+            && matches!(seen.watch.changed(), Ok(false))
+            && seen.live.as_ref().is_none_or(LiveWatch::is_unchanged);
         if seen.plan.is_none() || !unchanged {
             return Ok(None);
         }
@@ -144,6 +156,10 @@ impl Kernel {
     fn seen(&self) -> MutexGuard<'_, Option<Seen>> {
         lock(&self.seen)
     }
+}
+
+fn has_more_live(seen: &Seen, policy: &Policy) -> bool {
+    seen.live.as_ref().is_some_and(|live| live.has_more(policy))
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -174,11 +190,15 @@ impl Backend for Kernel {
         Ok(plan)
     }
 
-    fn foresee(&self) -> Result<Missing, ScanError> {
+    fn foresee(&self) -> Result<Foreseen, ScanError> {
         let (seen, _) = self.look()?;
-        let missing = seen.plan.as_ref().map(Missing::of);
+        let foreseen = seen.plan.as_ref().map(Foreseen::of);
         *self.seen() = Some(seen);
-        Ok(missing.unwrap_or_default())
+        Ok(foreseen.unwrap_or_default())
+    }
+
+    fn probe(&self, target: &Target) -> Result<(), HandleError> {
+        Handle::probe(target)
     }
 
     fn open(&self, target: &Target) -> Result<Handle, HandleError> {
@@ -190,6 +210,9 @@ impl Backend for Kernel {
         let Some(seen) = seen.as_ref() else {
             return false;
         };
+        if has_more_live(seen, &self.policy) {
+            return false;
+        }
         let opened: HashMap<u64, DeviceNumber> = handles
             .iter()
             .filter_map(|handle| Some((handle.mount_id()?, handle.dev())))
@@ -221,6 +244,11 @@ impl Backend for Kernel {
         let seen = self.seen();
         let seen = seen.as_ref().ok_or(io::ErrorKind::NotFound)?;
         let mut appeared = Appeared::default();
+        if has_more_live(seen, &self.policy) {
+            // The new plan tells what it is called.
+            appeared.to_freeze.push("/sys/fs".into());
+            return Ok(appeared);
+        }
         // They stay open: closing the last way to a namespace unmounts what is mounted there.
         if let Some(others) = &*lock(&self.others) {
             appeared.add(others.appeared(&seen.before, &self.policy, deadline)?);
@@ -283,6 +311,10 @@ impl Backend for Kernel {
 
     fn thaw(&self, handle: &Handle) -> io::Result<()> {
         freeze::thaw(handle)
+    }
+
+    fn is_dead(&self, handle: &Handle) -> bool {
+        handle.is_dead()
     }
 
     fn writers(&self, devices: &[DeviceNumber]) -> Writers {

@@ -12,7 +12,6 @@ mod held_up;
 mod hold;
 pub mod kernel;
 pub mod ledger;
-mod live;
 pub mod passes;
 pub mod pool;
 mod prepare;

@@ -246,6 +246,7 @@ fn file_system(fs: &FileSystemReport, all: bool) -> [String; 8] {
     let result = match fs.result {
         FileSystemResult::Frozen => "frozen, thawed",
         FileSystemResult::FlushedOnly => "flushed only",
+        FileSystemResult::LeftOut => "left out",
         FileSystemResult::Foreign => "frozen by someone else",
         FileSystemResult::NotFrozen => "NOT FROZEN",
         FileSystemResult::Stuck => "STUCK",

@@ -72,6 +72,10 @@ struct World {
     /// Frozen by somebody else.
     foreign: BTreeSet<Fs>,
     wronged: bool,
+    /// Those that no way leads to, when it is tried beforehand.
+    unreachable: BTreeSet<Fs>,
+    /// Those that take no writes any more.
+    dead: BTreeSet<Fs>,
     /// Kept frozen by the device mapper, beside us.
     suspended: BTreeSet<Fs>,
     /// Since when its disks write much, with writers nearly as fast.
@@ -155,6 +159,16 @@ impl Double {
     /// Somebody else freezes it.
     pub(crate) fn freeze_by_someone_else(&self, fs: Fs) {
         self.lock().foreign.insert(fs);
+    }
+
+    /// From now on it takes no writes.
+    pub(crate) fn die(&self, fs: Fs) {
+        self.lock().dead.insert(fs);
+    }
+
+    /// From now on no way leads to it.
+    pub(crate) fn hide(&self, fs: Fs) {
+        self.lock().unreachable.insert(fs);
     }
 
     /// The device mapper suspends its device, within our hold.
@@ -347,6 +361,17 @@ impl Backend for Double {
             Ok(()) => Ok(Held(fs, self.clone())),
             Err(_) => Err(unreachable_target(target)),
         }
+    }
+
+    fn probe(&self, target: &Target) -> Result<(), HandleError> {
+        match self.lock().unreachable.contains(&target.dev.minor) {
+            true => Err(unreachable_target(target)),
+            false => Ok(()),
+        }
+    }
+
+    fn is_dead(&self, held: &Held) -> bool {
+        self.lock().dead.contains(&held.0)
     }
 
     fn sync(&self, held: &Held) -> io::Result<()> {

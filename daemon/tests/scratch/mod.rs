@@ -320,6 +320,14 @@ impl Backend for ScratchKernel {
         Handle::open(target)
     }
 
+    fn probe(&self, target: &Target) -> Result<(), HandleError> {
+        self.kernel.probe(target)
+    }
+
+    fn is_dead(&self, handle: &Handle) -> bool {
+        self.kernel.is_dead(handle)
+    }
+
     fn let_go(&self) -> Option<Box<dyn Send>> {
         self.kernel.let_go()
     }

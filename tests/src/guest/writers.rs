@@ -16,10 +16,37 @@ impl Guest {
     /// It cannot be started.
     pub fn start_writer(&self, directory: &str) -> BedResult<()> {
         let state = writer_state(directory);
-        self.spawn(
-            &format!("writer {directory}"),
-            &["/sbin/hv-testguest", "writer", directory, &state],
-        )?;
+        let writer = ["/sbin/hv-testguest", "writer", directory, &state];
+        self.spawn(&format!("writer {directory}"), &writer)?;
+        self.await_writer(directory)
+    }
+
+    /// Starts a writer on an ext4 that no mount table shows, and waits for its first record: `how` is `chroot`, `thread` or `detached`, see
+    /// `hv-testguest out-of-sight`. It goes by the name of a directory, where the disk may be mounted in a namespace of its own.
+    ///
+    /// # Errors
+    /// It cannot be started.
+    pub fn start_writer_out_of_sight(
+        &self,
+        how: &str,
+        disk: &str,
+        directory: &str,
+    ) -> BedResult<()> {
+        let state = writer_state(directory);
+        self.sh(&format!("mkdir -p {directory}"))?;
+        let writer = [
+            "/sbin/hv-testguest",
+            "out-of-sight",
+            how,
+            disk,
+            directory,
+            &state,
+        ];
+        self.spawn(&format!("writer {directory}"), &writer)?;
+        self.await_writer(directory)
+    }
+
+    fn await_writer(&self, directory: &str) -> BedResult<()> {
         let started = poll_until(COMMAND_LIMIT, || {
             let state = self.writer(directory)?;
             Ok::<_, BedError>((state.synced > 0).then_some(()))

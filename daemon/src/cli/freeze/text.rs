@@ -39,6 +39,7 @@ pub(super) fn verdict(report: &Report) -> String {
     };
     for (result, what) in [
         (FileSystemResult::FlushedOnly, "only flushed"),
+        (FileSystemResult::LeftOut, "left out"),
         (FileSystemResult::Foreign, "frozen by someone else"),
         (FileSystemResult::NotFrozen, "not frozen"),
         (FileSystemResult::Stuck, "STUCK"),

@@ -265,6 +265,7 @@ fn ending(fs: &FileSystemReport) -> String {
             return fs.stall.map_or_else(String::new, time);
         }
         FileSystemResult::FlushedOnly => "flushed",
+        FileSystemResult::LeftOut => "left out",
         FileSystemResult::Foreign => "foreign",
         FileSystemResult::NotFrozen => "not frozen",
         FileSystemResult::Stuck => "STUCK",

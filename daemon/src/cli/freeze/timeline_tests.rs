@@ -31,6 +31,7 @@ fn file_system(number: u32, place: &str, calls: [Option<Span>; 3]) -> FileSystem
         freeze,
         thaw,
         suspended: false,
+        reason: None,
         stall: freeze.map(|freeze| freeze.duration + Duration::from_micros(800)),
     }
 }

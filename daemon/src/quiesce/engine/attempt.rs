@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::{Checkpoint, Engine, MOST_THREADS};
 use crate::config::Strictness;
+use crate::filesystems::DeviceNumber;
 use crate::filesystems::text::printable;
 use crate::quiesce::backend::Backend;
 use crate::quiesce::error::FreezeError;
@@ -15,6 +16,8 @@ use crate::quiesce::ledger::Ledger;
 use crate::quiesce::pool::Pool;
 use crate::quiesce::prepare::{in_time, plan_and_open};
 use crate::quiesce::report::{PhaseName, Report};
+use crate::quiesce::slot::Slot;
+use crate::quiesce::target::Target;
 use crate::quiesce::writers::Writers;
 
 /// File systems that appear while the others are frozen make the freeze begin anew, this often.
@@ -26,6 +29,9 @@ const OPEN_LIMIT: Duration = Duration::from_secs(60);
 /// Longer than a search for sleeping writers takes: it ends by itself 2 s after its beginning, and mostly after some milliseconds. It must
 /// not go on into the freeze, since it opens files.
 const SEARCH_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// A file system that was shut down says so at once.
+const DEAD_LIMIT: Duration = Duration::from_secs(5);
 
 /// What the guardian grants the agent beyond its own limits.
 const GRACE: Duration = Duration::from_secs(10);
@@ -62,6 +68,30 @@ impl WriterSearch {
     }
 }
 
+/// How an attempt ended that no error ended.
+enum Attempt {
+    /// With a hold.
+    Held,
+    /// A file system has appeared meanwhile.
+    Appeared,
+    /// This one takes no writes any more, and need not be frozen.
+    Died(Target),
+}
+
+/// Whose call has failed as one does on a file system that was shut down, or has lost its device.
+fn suspect<B: Backend>(error: &FreezeError, hold: &Hold<B>) -> Option<Arc<Slot<B>>> {
+    let (FreezeError::Freeze(name, error) | FreezeError::Flush(name, error)) = error else {
+        return None;
+    };
+    let is_suspicious = matches!(
+        error.raw_os_error()?,
+        libc::EIO | libc::EROFS | libc::ESHUTDOWN | libc::ENXIO | libc::ENODEV
+    );
+    let mut all = hold.all().filter(|_| is_suspicious);
+    all.find(|slot| slot.target().to_string() == *name)
+        .map(Arc::clone)
+}
+
 impl<B: Backend> Engine<B> {
     /// When it succeeds, the report is with the hold.
     pub(super) fn freeze_in_attempts(
@@ -69,30 +99,45 @@ impl<B: Backend> Engine<B> {
         checkpoint: &Checkpoint,
         report: &mut Report,
     ) -> Result<(), FreezeError> {
-        for attempt in 1..=MOST_ATTEMPTS {
+        let mut dead = Vec::new();
+        let mut appeared = 0;
+        for attempt in 1.. {
             self.refuse_if_stuck()?;
             if let Some(guard) = &mut self.guard {
                 guard.check()?;
             }
             report.begin_attempt(attempt);
-            if self.try_freeze(checkpoint, report)? {
-                return Ok(());
+            match self.try_freeze(checkpoint, &dead, report)? {
+                Attempt::Held => return Ok(()),
+                Attempt::Appeared => {
+                    tracing::info!(
+                        "a file system was mounted during the freeze, or that could not be told in time: attempt {attempt} is undone"
+                    );
+                    appeared += 1;
+                }
+                Attempt::Died(target) => {
+                    tracing::warn!(
+                        "{target} takes no writes any more, so the freeze is begun again without it"
+                    );
+                    dead.push(target.dev);
+                }
             }
-            tracing::info!(
-                "a file system was mounted during the freeze, or that could not be told in time: attempt {attempt} is undone"
-            );
+            if appeared == MOST_ATTEMPTS {
+                break;
+            }
         }
         Err(FreezeError::Appearing(MOST_ATTEMPTS))
     }
 
-    /// `false` when a file system appeared meanwhile, and all was thawed again.
+    /// Unless it holds, all was thawed again.
     fn try_freeze(
         &mut self,
         checkpoint: &Checkpoint,
+        dead: &[DeviceNumber],
         report: &mut Report,
-    ) -> Result<bool, FreezeError> {
+    ) -> Result<Attempt, FreezeError> {
         faults::reach("plan");
-        let mut hold = self.prepare(checkpoint, report)?;
+        let mut hold = self.prepare(checkpoint, dead, report)?;
         let mut result = self.freeze_all(&mut hold);
         // Before the last look at the marks, which comes right before the answer.
         let complete = result.is_ok() && self.is_complete(checkpoint, &mut hold.report);
@@ -106,7 +151,7 @@ impl<B: Backend> Engine<B> {
                 hold.frozen_at = Instant::now();
                 self.kept = Some(kept);
                 self.hold = Some(hold);
-                return Ok(true);
+                return Ok(Attempt::Held);
             }
             result = Err(FreezeError::GuardianActed);
         }
@@ -117,14 +162,41 @@ impl<B: Backend> Engine<B> {
             *cause = found.join("; ");
         }
         self.keep_unreturned(&hold);
+        let suspect = result
+            .as_ref()
+            .err()
+            .and_then(|error| suspect(error, &hold));
         *report = self.put_by(hold);
         for failure in &report.failures {
             tracing::error!("{failure}");
         }
-        result.map(|()| {
-            self.after_answer();
-            false
-        })
+        let died = match suspect {
+            Some(slot) if self.stuck.is_empty() && self.is_dead(&slot) => {
+                Some(slot.target().clone())
+            }
+            _ => None,
+        };
+        match (result, died) {
+            (Ok(()), _) => {
+                self.after_answer();
+                Ok(Attempt::Appeared)
+            }
+            (Err(_), Some(target)) if self.strictness == Strictness::Strict => {
+                Err(FreezeError::Gap(target.to_string()))
+            }
+            (Err(_), Some(target)) => {
+                self.after_answer();
+                Ok(Attempt::Died(target))
+            }
+            (Err(error), None) => Err(error),
+        }
+    }
+
+    /// In a thread: a device that does not answer must not be waited for.
+    fn is_dead(&mut self, slot: &Arc<Slot<B>>) -> bool {
+        let (backend, slot) = (Arc::clone(&self.backend), Arc::clone(slot));
+        let ask = move || Ok(backend.is_dead(slot.handle()));
+        in_time(ask, DEAD_LIMIT, &self.signal, &mut self.preparing).unwrap_or(false)
     }
 
     /// Whether nothing has appeared since the plan that should be frozen too. What cannot be frozen is not accepted by a strict configuration,
@@ -199,13 +271,15 @@ impl<B: Backend> Engine<B> {
     fn prepare(
         &mut self,
         checkpoint: &Checkpoint,
+        dead: &[DeviceNumber],
         report: &mut Report,
     ) -> Result<Hold<B>, FreezeError> {
         let started = Instant::now();
         let backend = Arc::clone(&self.backend);
         let only = checkpoint.only.clone();
         let strict = self.strictness == Strictness::Strict;
-        let open = move || plan_and_open(&*backend, only.as_deref(), strict);
+        let dead = dead.to_vec();
+        let open = move || plan_and_open(&*backend, only.as_deref(), &dead, strict);
         let prepared = in_time(open, OPEN_LIMIT, &self.signal, &mut self.preparing);
         report.phase(PhaseName::Prepare, started);
         let prepared = prepared?;
@@ -219,6 +293,7 @@ impl<B: Backend> Engine<B> {
             pool,
             stages: prepared.stages,
             flushed_only: prepared.flushed_only,
+            not_held: prepared.not_held,
             foreign: Vec::new(),
             suspended: Vec::new(),
             writers: Writers::default(),

@@ -15,7 +15,7 @@ use super::faults;
 use super::guardian::Guard;
 use super::hold::{Hold, Kept};
 use super::ledger::{Ledger, Place};
-use super::prepare::{accept_nothing_missing, in_time};
+use super::prepare::{in_time, probe_all};
 use super::report::{AskedBy, PhaseName, Report};
 use super::resting::{Resting, Until};
 use super::signal::Signal;
@@ -117,7 +117,7 @@ impl<B: Backend> Engine<B> {
         self.guard.as_ref()?.pid()
     }
 
-    /// Whether a freeze would be tried now: the plan can be made, nothing is stuck, and the guardian lives. Touches no
+    /// Whether a freeze would be tried now: the plan can be made, all of it can be reached, nothing is stuck, and the guardian lives. Writes to no
     /// file system.
     ///
     /// # Errors
@@ -130,13 +130,7 @@ impl<B: Backend> Engine<B> {
         }
         let backend = Arc::clone(&self.backend);
         let strict = self.strictness == Strictness::Strict;
-        let look = move || {
-            let missing = backend.foresee()?;
-            if strict {
-                accept_nothing_missing(missing)?;
-            }
-            Ok(())
-        };
+        let look = move || probe_all(&*backend, strict);
         in_time(look, LOOK_LIMIT, &self.signal, &mut self.preparing)
     }
 

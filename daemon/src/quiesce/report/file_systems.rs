@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::millis;
 use super::phases::Span;
 use crate::filesystems::DeviceNumber;
+use crate::quiesce::target::Target;
 
 /// One file system's share.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -32,6 +33,9 @@ pub struct FileSystemReport {
     /// Its device was still suspended by the device mapper after the thaw: held by us to the end, and by it since; writes wait for `dmsetup resume`.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub suspended: bool,
+    /// Why it was left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
     /// How long a write could have had to wait for freeze and thaw: from the call of `FIFREEZE` to the return of `FITHAW`, without the hold.
     /// What the flush costs writers is not seen from here.
     #[serde(rename = "stall_ms", with = "millis::option")]
@@ -46,6 +50,8 @@ pub enum FileSystemResult {
     Frozen,
     /// Only flushed: it cannot be frozen, or is not to be.
     FlushedOnly,
+    /// Neither frozen nor flushed: its line says why.
+    LeftOut,
     /// Frozen by someone else, and left to them.
     Foreign,
     /// Not reached, or its freeze failed.
@@ -70,6 +76,17 @@ pub struct WorstStall {
 }
 
 impl FileSystemReport {
+    /// Which it is, and nothing done to it.
+    pub(in crate::quiesce) fn of(target: &Target) -> Self {
+        Self {
+            mount_point: target.place.to_string_lossy().into_owned(),
+            fstype: target.fstype.clone(),
+            dev: target.dev,
+            source: target.source.to_string_lossy().into_owned(),
+            ..Self::default()
+        }
+    }
+
     /// It could not be thawed, or nobody knows.
     #[must_use]
     pub fn is_left_frozen(&self) -> bool {
@@ -78,7 +95,10 @@ impl FileSystemReport {
     }
 
     pub(super) fn went_wrong(&self) -> bool {
-        use FileSystemResult::{Foreign, NotFrozen, StillFrozen, Stuck};
-        matches!(self.result, Foreign | NotFrozen | Stuck | StillFrozen)
+        use FileSystemResult::{Foreign, LeftOut, NotFrozen, StillFrozen, Stuck};
+        matches!(
+            self.result,
+            LeftOut | Foreign | NotFrozen | Stuck | StillFrozen
+        )
     }
 }

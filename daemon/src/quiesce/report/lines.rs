@@ -31,6 +31,10 @@ impl fmt::Display for Report {
         if flushed > 0 && !self.flush_only {
             write!(f, ", {flushed} only flushed")?;
         }
+        let left_out = is(FileSystemResult::LeftOut);
+        if left_out > 0 {
+            write!(f, ", {left_out} left out")?;
+        }
         if let Some(worst) = &self.worst_stall {
             write!(f, ", worst stall {worst}")?;
         }
@@ -79,6 +83,10 @@ impl FileSystemReport {
 
 impl fmt::Display for FileSystemReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.result == FileSystemResult::LeftOut {
+            let reason = self.reason.as_deref().unwrap_or_default();
+            return write!(f, "{}: left out: {reason}", self.name());
+        }
         write!(f, "{}: flush {}", self.name(), span(self.flush))?;
         match self.result {
             FileSystemResult::FlushedOnly => return f.write_str(", flushed only"),

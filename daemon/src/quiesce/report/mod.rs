@@ -61,7 +61,7 @@ pub struct Report {
     pub attempts: u32,
     /// In their order; those of every attempt, and a flush for every pass.
     pub phases: Vec<Phase>,
-    /// Those of the last attempt, in freeze order; then what was only flushed.
+    /// Those of the last attempt, in freeze order; then what was only flushed, and what was left out although it should be held.
     pub file_systems: Vec<FileSystemReport>,
     /// File systems left out of the list by [`Report::abridge`].
     pub file_systems_omitted: usize,
@@ -207,7 +207,9 @@ impl Report {
     pub(in crate::quiesce) fn stall(&self, fs: &FileSystemReport) -> Option<Duration> {
         let freeze = fs.freeze?;
         let end = match fs.result {
-            FileSystemResult::FlushedOnly | FileSystemResult::Foreign => return None,
+            FileSystemResult::FlushedOnly
+            | FileSystemResult::LeftOut
+            | FileSystemResult::Foreign => return None,
             FileSystemResult::NotFrozen => freeze.end(),
             FileSystemResult::Frozen => fs.thaw?.end(),
             FileSystemResult::Stuck | FileSystemResult::StillFrozen => self.begun.elapsed(),

@@ -22,6 +22,7 @@ fn file_system(number: u32, stall: Option<Duration>) -> FileSystemReport {
         freeze: span(u64::from(number) + 4, 3),
         thaw: span(5_010, 0),
         suspended: false,
+        reason: None,
         stall,
     }
 }

@@ -11,10 +11,12 @@ mod fuse;
 mod listener;
 mod load;
 mod mounts;
+mod out_of_sight;
 mod processes;
 mod qga;
 mod relay;
 mod serve;
+mod shut_down;
 mod sleeper;
 mod syslog;
 mod writer;
@@ -32,6 +34,9 @@ fn main() -> ExitCode {
         ["serve"] => serve::serve(),
         ["serve-system"] => serve::serve_system(),
         ["writer", directory, state] => writer::run(directory, state),
+        ["out-of-sight", how, disk, directory, state] => {
+            out_of_sight::run(how, disk, directory, state)
+        }
         ["listener", paths @ ..] => listener::run(paths),
         ["probe", directory, file] => load::probe(directory, file),
         ["dirty", file, bytes] => load::dirty(file, bytes),
@@ -43,15 +48,17 @@ fn main() -> ExitCode {
         ["sleeper", how, file, source, uid, threads] => {
             sleeper::run(how, file, source, uid, threads)
         }
+        ["shut-down", at] => shut_down::run(at),
         ["silent-fuse", at] => fuse::run(at),
         ["crowd", uid, binds, namespaces] => crowd::run(uid, binds, namespaces),
         ["crowd-member"] => crowd::member(),
         _ => Err(
-            "usage: hv-testguest serve | serve-system | writer DIRECTORY STATE-FILE | listener PATH… | \
+            "usage: hv-testguest serve | serve-system | writer DIRECTORY STATE-FILE | \
+                  out-of-sight chroot|thread|detached DISK DIRECTORY STATE-FILE | listener PATH… | \
                   probe DIRECTORY FILE | dirty FILE BYTES | stream FILE RATE BYTES | \
                   small-files DIRECTORY | cpu PID… | wall | qga SOCKET COMMAND | \
                   sleeper splice|copy|sendfile|map FILE SOURCE UID THREADS | silent-fuse DIRECTORY | \
-                  crowd UID BINDS NAMESPACES | crowd-member"
+                  shut-down DIRECTORY | crowd UID BINDS NAMESPACES | crowd-member"
                 .into(),
         ),
     };

@@ -15,11 +15,20 @@ use crate::clock::now;
 
 /// Writes until it is killed.
 pub(crate) fn run(directory: &str, state: &str) -> Outcome {
-    let mut file = File::options()
+    go_on(files(directory, state)?)
+}
+
+/// Opens its two files: the records and its state.
+pub(crate) fn files(directory: &str, state: &str) -> Result<[File; 2], Box<dyn std::error::Error>> {
+    let file = File::options()
         .append(true)
         .create(true)
         .open(Path::new(directory).join(RECORDS))?;
-    let state = File::create(state)?;
+    Ok([file, File::create(state)?])
+}
+
+/// Writes to its files until it is killed.
+pub(crate) fn go_on([mut file, state]: [File; 2]) -> Outcome {
     let (mut synced, mut worst) = (0u64, 0u64);
     let keep = |synced: u64, worst: u64, since: u64| {
         state.write_all_at(format!("{synced:20} {worst:20} {since:20}\n").as_bytes(), 0)
