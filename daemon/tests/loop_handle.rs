@@ -7,7 +7,7 @@ mod scratch;
 use std::fs::{self, File};
 use std::path::Path;
 
-use hv_vssd::quiesce::handle::Handle;
+use hv_vssd::quiesce::handle::{Handle, Unreached};
 use hvutil_sys::{freeze, mount};
 use nix::mount::{MntFlags, MsFlags, umount2};
 use scratch::{Disk, bind, in_namespace, mount_on, mounts_at};
@@ -72,10 +72,18 @@ fn the_parent_of_a_mount_that_vanished_is_never_opened() {
         let child = Disk::new(&parent.mount_point, "child", "ext4");
         let mut target = child.target(&[&child.mount_point]);
         child.umount().unwrap();
+        // What is still in use is reached by its number, whatever its name has become.
         target.source = "/dev/no-such-disk".into();
+        let handle = Handle::open(&target).unwrap();
+        freezes_and_thaws(&handle, &child);
+        assert!(!parent.is_frozen());
+        // What is not, by nothing.
+        target.dev = hv_vssd::filesystems::DeviceNumber::new(4095, 1);
         let error = Handle::open(&target).unwrap_err();
+        assert_eq!(error.why(), Unreached::Gone);
         let text = hv_vssd::quiesce::error::with_causes(&error);
         assert!(text.contains("child-mounted"), "{text}");
+        assert!(text.contains("is not mounted"), "{text}");
         assert!(!text.contains('\n'));
     });
 }
@@ -125,18 +133,23 @@ fn a_disk_of_which_only_a_socket_is_mounted_is_reached_through_its_device() {
 }
 
 #[test]
-fn a_device_that_now_holds_another_file_system_is_refused() {
+fn a_name_that_leads_to_another_device_now_is_not_followed() {
     in_namespace(|place| {
         let (disk, other) = (
             Disk::new(place, "disk", "ext4"),
             Disk::new(place, "other", "ext4"),
         );
         let mut target = disk.target(&[]);
-        target.source = other.device().to_owned();
-        assert!(Handle::open(&target).is_err());
-        target.source = "/dev/null".into();
-        assert!(Handle::open(&target).is_err());
-        assert!(!other.is_frozen());
+        for name in [
+            other.device(),
+            Path::new("/dev/null"),
+            Path::new("/dev/root"),
+        ] {
+            target.source = name.to_owned();
+            let handle = Handle::open(&target).unwrap();
+            freezes_and_thaws(&handle, &disk);
+            assert!(!other.is_frozen());
+        }
     });
 }
 

@@ -39,6 +39,10 @@ pub enum Cause {
     UnseenMounts,
     /// A writable local file system that cannot be frozen.
     CannotFreeze,
+    /// Nothing can be written to it any more.
+    TakesNoWrites,
+    /// Writable, and no way leads to it.
+    OutOfReach,
     /// Left out by configuration.
     Excluded,
     /// Processes wait for a thaw.
@@ -63,7 +67,7 @@ pub enum Cause {
 
 impl Cause {
     /// All of them, in the order of the docs.
-    pub const ALL: [Self; 27] = [
+    pub const ALL: [Self; 29] = [
         Self::NotHyperV,
         Self::NoVmbus,
         Self::ServiceOff,
@@ -81,6 +85,8 @@ impl Cause {
         Self::PlanFails,
         Self::UnseenMounts,
         Self::CannotFreeze,
+        Self::TakesNoWrites,
+        Self::OutOfReach,
         Self::Excluded,
         Self::FrozenAlready,
         Self::SleepingWriter,
@@ -114,6 +120,8 @@ impl Cause {
             Self::PlanFails => "plan-fails",
             Self::UnseenMounts => "unseen-mounts",
             Self::CannotFreeze => "cannot-freeze",
+            Self::TakesNoWrites => "takes-no-writes",
+            Self::OutOfReach => "out-of-reach",
             Self::Excluded => "excluded",
             Self::FrozenAlready => "frozen-already",
             Self::SleepingWriter => "sleeping-writer",

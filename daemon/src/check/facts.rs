@@ -140,6 +140,10 @@ pub struct Disks {
     pub suspended: Vec<(String, String)>,
     /// File systems that are frozen and lie on device mapper.
     pub mapped: Vec<String>,
+    /// File systems of the plan that take no writes any more, though no table shows it.
+    pub dead: Vec<String>,
+    /// File systems of the plan that do not open, each with the reason; and whether a mount table shows it, so that every checkpoint fails.
+    pub unreached: Vec<(String, bool)>,
     /// File systems that were mounted writable and are so no more.
     pub broken: Vec<Broken>,
 }

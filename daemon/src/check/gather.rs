@@ -4,7 +4,9 @@ use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::sync::mpsc;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use super::facts::{
     Agent, Broken, Disks, Facts, Guardian, Hooks, Machine, Settings, SleepingWriter,
@@ -17,7 +19,9 @@ use crate::filesystems::{
     DeviceNodes, DeviceNumber, Plan, Policy, Reason, Roots, Scan, scan_below,
 };
 use crate::hooks::discover;
+use crate::quiesce::backend::Target;
 use crate::quiesce::error::with_causes;
+use crate::quiesce::handle::{Handle, Unreached};
 use crate::quiesce::ledger;
 use crate::quiesce::writers::{Search, SleepState, Writer, WriterRules, Writers};
 use crate::status::{Status, Work};
@@ -72,6 +76,12 @@ pub fn gather(places: &Places, config: Result<&Config, &ConfigError>, policy: &P
     if let Some(agent) = agent.as_mut().filter(|agent| agent.halted.is_none()) {
         ask(agent, &below_root(root, control::DEFAULT_PATH));
     }
+    // Not in a hold, and not of a machine that is made up.
+    let is_busy = agent.as_ref().is_some_and(|agent| agent.busy);
+    let mut disks = disks;
+    if let (Ok(plan), false, true) = (&plan, is_busy, root == Path::new("/")) {
+        (disks.dead, disks.unreached) = probe(plan);
+    }
     Facts {
         machine: machine(places),
         agent,
@@ -86,6 +96,43 @@ pub fn gather(places: &Places, config: Result<&Config, &ConfigError>, policy: &P
         plan: plan.map_err(Clone::clone),
         holders,
     }
+}
+
+/// A file system that opens does so within milliseconds.
+const PROBE_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// Opens what a checkpoint would open: those that take no writes, and those that do not open. What does not answer in time is left to its thread.
+fn probe(plan: &Plan) -> (Vec<String>, Vec<(String, bool)>) {
+    let superblocks = plan.superblocks();
+    let targets: Vec<(Target, bool)> = superblocks
+        .map(|superblock| (superblock.into(), !superblock.mounts.is_empty()))
+        .collect();
+    let (found, probed) = mpsc::channel();
+    // Without a thread, what the tables show has to do.
+    let _ = thread::Builder::new().spawn(move || {
+        for (target, in_sight) in targets {
+            let why = match Handle::open(&target) {
+                Ok(handle) if handle.is_shut_down() => Some((Unreached::ShutDown, String::new())),
+                Ok(_) => None,
+                Err(error) => Some((error.why(), with_causes(&error))),
+            };
+            if found.send((target.to_string(), in_sight, why)).is_err() {
+                break;
+            }
+        }
+    });
+    let deadline = Instant::now() + PROBE_TIMEOUT;
+    let (mut dead, mut unreached) = (Vec::new(), Vec::new());
+    let left = || deadline.saturating_duration_since(Instant::now());
+    while let Ok((place, in_sight, why)) = probed.recv_timeout(left()) {
+        match why {
+            Some((Unreached::ShutDown, _)) => dead.push(place),
+            Some((Unreached::OutOfReach, error)) => unreached.push((error, in_sight)),
+            // It has been unmounted meanwhile, or is of no concern.
+            Some((Unreached::Gone | Unreached::ReadOnly, _)) | None => {}
+        }
+    }
+    (dead, unreached)
 }
 
 /// One that has not stirred for this long is no ordinary writer.
@@ -103,7 +150,7 @@ fn writers(proc: &Path, plan: &Plan, config: Option<&Config>) -> Vec<SleepingWri
     if found.iter().next().is_none() {
         return Vec::new();
     }
-    std::thread::sleep(SLEEP);
+    thread::sleep(SLEEP);
     found.retain_asleep();
     // One that is stopped has left its system call, and holds nothing.
     let of_plan = found
@@ -253,6 +300,8 @@ fn disks(scan: &Scan, plan: &Plan, roots: &Roots) -> Disks {
     Disks {
         suspended,
         mapped,
+        dead: Vec::new(),
+        unreached: Vec::new(),
         broken: broken(scan, plan, roots),
     }
 }
@@ -292,13 +341,7 @@ fn broken(scan: &Scan, plan: &Plan, roots: &Roots) -> Vec<Broken> {
             && mounts().all(|mount| has_option(mount.options, "rw"))
             && !NEVER_WRITABLE.contains(&first.fstype);
         let driver = Driver::of(scan, dev, first.fstype, roots);
-        // Newer drivers say so (ext4_show_options in fs/ext4/super.c), older ones are asked for their errors.
-        let says = || {
-            ["emergency_ro", "shutdown"]
-                .iter()
-                .any(|word| has_option(first.super_options, word))
-        };
-        if turned || !shown && (says() || driver.gave_up()) {
+        if turned || !shown && driver.gave_up() {
             broken.push(Broken {
                 place: printable(place),
                 errors: driver.number("errors_count"),

@@ -133,13 +133,39 @@ fn planned(facts: &Facts, plan: &Plan, findings: &mut Vec<Finding>) {
             "what is written to them during the hold may be in the image in part",
         ),
     };
-    let cannot = left_out(Reason::is_a_gap);
+    let cannot = left_out(|reason| reason.is_a_gap() && !reason.is_dead());
     if !cannot.is_empty() {
         findings.push(Finding::new(
             Cause::CannotFreeze,
             severity,
             format!("File systems that cannot be frozen: {}; {what}.", named(cannot)),
             "Nothing need be done for one that is hardly ever written to, such as /boot/efi; others: use a type that can be frozen (ext4, xfs, btrfs), or unmount them",
+        ));
+    }
+    let mut dead = left_out(Reason::is_dead);
+    dead.extend(facts.disks.dead.iter().cloned());
+    if !dead.is_empty() {
+        let what = match facts.settings.strict {
+            true => "the configuration says strictness = \"strict\", so every checkpoint fails",
+            false => "they are left out, and an image of them may be damaged",
+        };
+        findings.push(Finding::new(
+            Cause::TakesNoWrites,
+            severity,
+            format!("File systems that take no writes any more, since their disk was pulled or their driver has shut them down: {}; {what}.", named(dead)),
+            "See the kernel's log and unmount them; have them checked (fsck) before they are mounted again, and look after their disk",
+        ));
+    }
+    for (place, in_sight) in &facts.disks.unreached {
+        let (severity, what) = match in_sight {
+            true => (Severity::Error, "every checkpoint fails".to_owned()),
+            false => (severity, what.replace("them", "it")),
+        };
+        findings.push(Finding::new(
+            Cause::OutOfReach,
+            severity,
+            format!("A file system does not open: {place}; {what}."),
+            "Unmount it, end whoever uses it, or exclude it in the configuration (exclude_devices)",
         ));
     }
     let excluded = left_out(|reason| matches!(reason, Reason::Excluded | Reason::NotIncluded));

@@ -121,22 +121,29 @@ impl Handle {
         Self::open(target).map(|_| ())
     }
 
-    /// Whether the file system was shut down, or has lost its device: nothing can be written to it any more. Only after a freeze or flush of it has failed, and
-    /// while nothing is frozen: a healthy one commits its journal for the answer.
+    /// Whether its driver says that the file system was shut down. A healthy one commits what has changed of its root directory for the answer.
+    #[must_use]
+    pub fn is_shut_down(&self) -> bool {
+        // ext4 and f2fs look for a shutdown first (`ext4_sync_file` in fs/ext4/fsync.c); xfs does not even open.
+        let error = nix::unistd::fsync(&self.fd).err();
+        error.is_some_and(|error| takes_no_writes(error as i32))
+    }
+
+    /// Whether nothing can be written to it any more: also for an ext4 whose journal was aborted, which needs no more than one write that failed. Asked only
+    /// after a call on it has failed, and while nothing is frozen: a healthy ext4 empties its journal for the answer.
     #[must_use]
     pub fn is_dead(&self) -> bool {
-        // ext4, xfs and f2fs look for a shutdown first (`ext4_sync_file` in fs/ext4/fsync.c).
-        let error = nix::unistd::fsync(&self.fd).err();
-        error.is_some_and(|error| {
-            matches!(
-                error,
-                nix::Error::EIO
-                    | nix::Error::EROFS
-                    | nix::Error::ESHUTDOWN
-                    | nix::Error::ENXIO
-                    | nix::Error::ENODEV
-            )
-        })
+        let is_aborted = || {
+            let error = freeze::checkpoint(&self.fd).err();
+            // One without a journal says ENODEV (`ext4_ioctl_checkpoint` in fs/ext4/ioctl.c).
+            error.is_some_and(|error| {
+                matches!(
+                    error.raw_os_error(),
+                    Some(libc::EIO | libc::EROFS | libc::ESHUTDOWN)
+                )
+            })
+        };
+        self.is_shut_down() || self.metadata.is_some() && is_aborted()
     }
 
     /// Writes an ext4's metadata and commits it, while nothing else is on its way to the disk. Writers wait for a commit
@@ -246,6 +253,14 @@ fn find_mount(id: u64, path: &Path, target: &Target) -> io::Result<OwnedFd> {
     // number that is not its superblock's.
     verify(&place, target)?;
     Ok(place)
+}
+
+/// The errors of calls that would write to what was shut down, made read-only by an error, or has lost its device.
+pub(super) fn takes_no_writes(errno: i32) -> bool {
+    matches!(
+        errno,
+        libc::EIO | libc::EROFS | libc::ESHUTDOWN | libc::ENXIO | libc::ENODEV
+    )
 }
 
 /// The root of a mount is in memory: `statx` fails on it, and `open`, when the driver has shut the file system down (`xfs_vn_getattr` in fs/xfs/xfs_iops.c).

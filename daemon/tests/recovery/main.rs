@@ -195,6 +195,7 @@ fn what_cannot_be_reached_is_told_and_keeps_its_record_but_not_the_others() {
         let targets = [
             disk.target(&[&disk.mount_point]),
             hv_vssd::quiesce::backend::Target {
+                dev: hv_vssd::filesystems::DeviceNumber::new(4095, 1),
                 source: "/dev/no-such-disk".into(),
                 ..lost.target(&[&lost.mount_point])
             },

@@ -46,6 +46,8 @@ fn the_command_thaws_all_that_it_can_see() {
         };
         make("tmpfs", &root);
         make("sysfs", &root.join("sys"));
+        // The kernel's account of what is live is of the whole machine, whoever has it mounted: other tests' disks, too.
+        make("tmpfs", &root.join("sys/fs"));
         make("devtmpfs", &root.join("dev"));
         for name in ["proc", "old", "disk"] {
             fs::create_dir(root.join(name)).unwrap();

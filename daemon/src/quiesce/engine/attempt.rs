@@ -11,6 +11,7 @@ use crate::quiesce::backend::Backend;
 use crate::quiesce::error::FreezeError;
 use crate::quiesce::faults;
 use crate::quiesce::guardian::GuardianError;
+use crate::quiesce::handle::takes_no_writes;
 use crate::quiesce::hold::Hold;
 use crate::quiesce::ledger::Ledger;
 use crate::quiesce::pool::Pool;
@@ -83,10 +84,7 @@ fn suspect<B: Backend>(error: &FreezeError, hold: &Hold<B>) -> Option<Arc<Slot<B
     let (FreezeError::Freeze(name, error) | FreezeError::Flush(name, error)) = error else {
         return None;
     };
-    let is_suspicious = matches!(
-        error.raw_os_error()?,
-        libc::EIO | libc::EROFS | libc::ESHUTDOWN | libc::ENXIO | libc::ENODEV
-    );
+    let is_suspicious = takes_no_writes(error.raw_os_error()?);
     let mut all = hold.all().filter(|_| is_suspicious);
     all.find(|slot| slot.target().to_string() == *name)
         .map(Arc::clone)
