@@ -5,8 +5,10 @@
 mod scratch;
 
 use std::fs::{self, File};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
+use hv_vssd::filesystems::DeviceNumber;
+use hv_vssd::quiesce::backend::Target;
 use hv_vssd::quiesce::handle::{Handle, Unreached};
 use hvutil_sys::{freeze, mount};
 use nix::mount::{MntFlags, MsFlags, umount2};
@@ -78,7 +80,7 @@ fn the_parent_of_a_mount_that_vanished_is_never_opened() {
         freezes_and_thaws(&handle, &child);
         assert!(!parent.is_frozen());
         // What is not, by nothing.
-        target.dev = hv_vssd::filesystems::DeviceNumber::new(4095, 1);
+        target.dev = DeviceNumber::new(4095, 1);
         let error = Handle::open(&target).unwrap_err();
         assert_eq!(error.why(), Unreached::Gone);
         let text = hv_vssd::quiesce::error::with_causes(&error);
@@ -201,4 +203,53 @@ fn has_checkpoint() -> bool {
         .split(['.', '-'])
         .map(|part| part.parse().unwrap_or(0));
     (numbers.next(), numbers.next()) >= (Some(5), Some(14))
+}
+
+/// As a plan has it that knows the disk from sysfs alone.
+fn out_of_sight(disk: &Disk) -> Target {
+    let device = nix::sys::stat::stat(disk.device()).unwrap().st_rdev;
+    Target {
+        dev: DeviceNumber::from_raw(device),
+        place: PathBuf::new(),
+        ..disk.target(&[])
+    }
+}
+
+#[test]
+fn what_is_mounted_nowhere_in_sight_is_reached_by_its_device() {
+    in_namespace(|place| {
+        for fstype in TYPES {
+            let disk = Disk::new(place, fstype, fstype);
+            // Only a detached mount of it is left.
+            disk.umount().unwrap();
+            let target = out_of_sight(&disk);
+            freezes_and_thaws(&Handle::open(&target).unwrap(), &disk);
+            Handle::probe(&target).unwrap();
+        }
+    });
+}
+
+#[test]
+fn what_is_read_only_and_nowhere_in_sight_says_so() {
+    in_namespace(|place| {
+        for fstype in ["ext4", "xfs"] {
+            let disk = Disk::new(place, fstype, fstype);
+            let (none, flags) = (None::<&str>, MsFlags::MS_REMOUNT | MsFlags::MS_RDONLY);
+            nix::mount::mount(none, &disk.mount_point, none, flags, none).unwrap();
+            disk.umount().unwrap();
+            let error = Handle::open(&out_of_sight(&disk)).unwrap_err();
+            assert_eq!(error.why(), Unreached::ReadOnly, "{fstype}: {error:?}");
+        }
+    });
+}
+
+#[test]
+fn a_healthy_one_is_not_dead() {
+    in_namespace(|place| {
+        for fstype in TYPES {
+            let disk = Disk::new(place, fstype, fstype);
+            let handle = Handle::open(&disk.target(&[&disk.mount_point])).unwrap();
+            assert!(!handle.is_shut_down() && !handle.is_dead(), "{fstype}");
+        }
+    });
 }
