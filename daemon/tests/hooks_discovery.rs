@@ -3,10 +3,10 @@
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
 
 use std::fs::{self, Permissions};
-use std::os::unix::fs::{PermissionsExt, chown, symlink};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
 use std::path::{Path, PathBuf};
 
-use hv_vssd::hooks::discover::{Found, Places, discover};
+use hv_vssd::hooks::discover::{Found, Places, accept, discover};
 use tempfile::TempDir;
 
 struct Machine {
@@ -20,6 +20,7 @@ impl Machine {
         let places = Places {
             directories: vec![directory.path().join("usr"), directory.path().join("etc")],
             owner: nix::unistd::geteuid().as_raw(),
+            top: directory.path().to_owned(),
         };
         for place in &places.directories {
             fs::create_dir(place).unwrap();
@@ -115,6 +116,76 @@ fn a_hook_may_be_a_link_to_a_file_that_may_be_run() {
 }
 
 #[test]
+fn whoever_decides_about_a_directory_far_above_decides_about_the_hook() {
+    let machine = Machine::new();
+    fs::create_dir_all(machine.path("home/app/tools/hooks")).unwrap();
+    for place in ["home", "home/app", "home/app/tools", "home/app/tools/hooks"] {
+        mode(&machine.path(place), 0o755);
+    }
+    let file = machine.put("home/app/tools/hooks/database");
+    let link = machine.path("etc/10-database");
+    // By a link to a link, the last of which is relative.
+    symlink(
+        "../home/app/tools/hooks/database",
+        machine.path("usr/.between"),
+    )
+    .unwrap();
+    symlink(machine.path("usr/.between"), &link).unwrap();
+    assert_eq!(machine.hooks(), [link.clone()]);
+    let app = machine.path("home/app");
+    // Sticky helps no more than with sshd: its own owner may still rename it.
+    for bits in [0o775, 0o757, 0o1777] {
+        mode(&app, bits);
+        let expected = format!(
+            "{}, which leads to it, can be written to by others than root: copy the hook to /etc/hv-vssd/hooks.d instead of a link to it",
+            app.display()
+        );
+        assert_eq!(machine.refusal(), expected, "{bits:o}");
+    }
+    mode(&app, 0o755);
+    assert_eq!(machine.hooks(), [link.clone()]);
+    // A directory that only a link in the middle leads over.
+    fs::create_dir(machine.path("via")).unwrap();
+    symlink("../home/app/tools", machine.path("via/tools")).unwrap();
+    fs::remove_file(&link).unwrap();
+    symlink(machine.path("via/tools/hooks/database"), &link).unwrap();
+    mode(&machine.path("via"), 0o777);
+    assert!(machine.refusal().contains("/via, which leads to it,"));
+    mode(&machine.path("via"), 0o755);
+    assert_eq!(machine.hooks(), [link.clone()]);
+    // And what lies above the directory of the hooks itself.
+    let mut machine = machine;
+    machine.places.top = "/".into();
+    let above = machine
+        .directory
+        .path()
+        .parent()
+        .unwrap()
+        .display()
+        .to_string();
+    if fs::metadata(&above).unwrap().permissions().mode() & 0o022 != 0 {
+        let why = machine.refusal();
+        assert!(
+            why.starts_with(&format!("{above}, which leads to it,")),
+            "{why}"
+        );
+    }
+    let found = machine.places.clone();
+    assert!(accept(&file, &found).is_err(), "accepted for its thaw");
+}
+
+#[test]
+fn what_was_looked_at_stays_what_it_is_whatever_takes_its_place() {
+    let machine = Machine::new();
+    let path = machine.put("etc/10-a");
+    let accepted = accept(&path, &machine.places).unwrap();
+    let inode = fs::metadata(&path).unwrap().ino();
+    fs::rename(&path, machine.path("etc/old")).unwrap();
+    machine.put("etc/10-a");
+    assert_eq!(accepted.metadata().unwrap().ino(), inode);
+}
+
+#[test]
 fn notes_and_what_editors_and_packages_leave_behind_are_no_hooks() {
     let machine = Machine::new();
     for name in [
@@ -174,6 +245,21 @@ fn another_owner_of_file_or_directory_is_refused_with_the_remedy() {
     chown(&file, Some(0), None).unwrap();
     chown(machine.path("etc"), Some(4711), None).unwrap();
     assert!(machine.refusal().contains("belongs to user 4711"));
+    chown(machine.path("etc"), Some(0), None).unwrap();
+    fs::create_dir_all(machine.path("home/hooks")).unwrap();
+    let file = machine.put("home/hooks/database");
+    for place in ["home", "home/hooks"] {
+        mode(&machine.path(place), 0o755);
+    }
+    fs::remove_file(machine.path("etc/10-a")).unwrap();
+    symlink(file, machine.path("etc/10-a")).unwrap();
+    assert_eq!(machine.hooks().len(), 1);
+    chown(machine.path("home"), Some(4711), None).unwrap();
+    let expected = format!(
+        "{}, which leads to it, belongs to user 4711: copy the hook to /etc/hv-vssd/hooks.d instead of a link to it",
+        machine.path("home").display()
+    );
+    assert_eq!(machine.refusal(), expected);
 }
 
 #[test]

@@ -11,6 +11,7 @@
 //! | [`shared`] | a file mapped shared (`mmap`) |
 //! | [`socket`] | passing descriptors (`SCM_RIGHTS`) |
 //! | [`child`] | a thaw in a process of its own (`fork`) |
+//! | [`exec`] | executing a descriptor (`execveat`) |
 //! | [`hypervisor`] | the hypervisor's name (CPUID) |
 //! | [`ptrace`] | interrupting another process's system call (`kernel/ptrace.c`) |
 //! | [`memory`] | `mlockall`, `PR_SET_IO_FLUSHER` |
@@ -24,6 +25,7 @@
 
 pub mod child;
 pub mod device;
+pub mod exec;
 pub mod freeze;
 pub mod hypervisor;
 pub mod loopdev;

@@ -1,12 +1,14 @@
 //! Which hooks there are: two directories, overrides and masks, and what may not be run, each with the remedy.
 
 use std::collections::BTreeMap;
-use std::fs;
+use std::fs::{self, File};
 use std::io;
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use nix::unistd::Uid;
+
+use super::walk::{Exposed, Exposure, Walked, walk};
 
 /// Where packages put hooks.
 pub const PACKAGED: &str = "/usr/lib/hv-vssd/hooks.d";
@@ -42,6 +44,8 @@ pub struct Places {
     pub directories: Vec<PathBuf>,
     /// The only user whose files are run; root but for tests.
     pub owner: u32,
+    /// What lies above it is not looked at; `/` but for tests.
+    pub top: PathBuf,
 }
 
 impl Default for Places {
@@ -49,6 +53,7 @@ impl Default for Places {
         Self {
             directories: vec![PACKAGED.into(), LOCAL.into()],
             owner: Uid::from_raw(0).as_raw(),
+            top: "/".into(),
         }
     }
 }
@@ -102,6 +107,16 @@ pub enum Refusal {
     /// Others decide what runs as root.
     #[error("{0} can be written to by others than root: 'chmod go-w {0}'")]
     Writable(String),
+    /// The owner of a directory on the way there decides what runs as root.
+    #[error(
+        "{0}, which leads to it, belongs to user {1}: copy the hook to {LOCAL} instead of a link to it"
+    )]
+    OwnerAbove(String, u32),
+    /// Others can rename a directory on the way there, and put their own in its place.
+    #[error(
+        "{0}, which leads to it, can be written to by others than root: copy the hook to {LOCAL} instead of a link to it"
+    )]
+    WritableAbove(String),
     /// A directory, a device, a socket.
     #[error("it is no regular file: move it elsewhere")]
     NotRegular,
@@ -143,22 +158,22 @@ pub fn discover(places: &Places) -> Found {
         }
     }
     for (name, path) in by_name {
-        match look(&name, &path, places.owner) {
-            Ok(None) => found.hooks.push(Hook { name, path }),
-            Ok(Some(why)) => found.skipped.push(Skipped { path, why }),
+        match look(&name, &path, places) {
+            Ok((None, _)) => found.hooks.push(Hook { name, path }),
+            Ok((Some(why), _)) => found.skipped.push(Skipped { path, why }),
             Err(why) => found.refused.push(Refused { name, path, why }),
         }
     }
     found
 }
 
-/// Whether a file may be run now as what it was found as.
+/// A file that may be run now as what it was found as: what was looked at, opened as a place (`O_PATH`), to be executed.
 ///
 /// # Errors
 /// [`Refusal`].
-pub fn accept(path: &Path, owner: u32) -> Result<(), Refusal> {
+pub fn accept(path: &Path, places: &Places) -> Result<File, Refusal> {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
-    look(&name, path, owner).map(drop)
+    look(&name, path, places).map(|(_, file)| file)
 }
 
 fn list(directory: &Path) -> io::Result<Vec<(String, PathBuf)>> {
@@ -174,32 +189,41 @@ fn list(directory: &Path) -> io::Result<Vec<(String, PathBuf)>> {
     Ok(entries)
 }
 
-fn look(name: &str, path: &Path, owner: u32) -> Result<Option<Skip>, Refusal> {
-    let real = fs::canonicalize(path).map_err(Refusal::Unreadable)?;
-    if real == Path::new("/dev/null") {
-        return Ok(Some(Skip::Masked));
+fn look(name: &str, path: &Path, places: &Places) -> Result<(Option<Skip>, File), Refusal> {
+    let walked = walk(path, places.owner, &places.top).map_err(Refusal::Unreadable)?;
+    // It runs nothing, wherever it lies.
+    if walked.real == Path::new("/dev/null") {
+        return Ok((Some(Skip::Masked), walked.file));
     }
     let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
     if name.is_empty() || name.len() > LONGEST_NAME || !name.bytes().all(allowed) {
         return Err(Refusal::Name);
     }
-    let file = fs::metadata(&real).map_err(Refusal::Unreadable)?;
+    let file = walked.file.metadata().map_err(Refusal::Unreadable)?;
     if !file.is_file() {
         return Err(Refusal::NotRegular);
     }
     if file.permissions().mode() & 0o111 == 0 {
-        return Ok(Some(Skip::NotExecutable));
+        return Ok((Some(Skip::NotExecutable), walked.file));
     }
-    // Whoever may write to the directory of the file, or to that of the link to it, may put another in its place.
-    for place in [Some(real.as_path()), real.parent(), path.parent()] {
-        let place = place.unwrap_or(Path::new("/"));
-        let held = fs::metadata(place).map_err(Refusal::Unreadable)?;
-        if held.uid() != owner {
-            return Err(Refusal::Owner(place.display().to_string(), held.uid()));
-        }
-        if held.permissions().mode() & 0o022 != 0 {
-            return Err(Refusal::Writable(place.display().to_string()));
-        }
+    match &walked.exposed {
+        Some(exposed) => Err(refusal(exposed, &walked, path)),
+        None => Ok((None, walked.file)),
     }
-    Ok(None)
+}
+
+/// Its own owner and mode can be put right; what lies above may be somebody's home.
+fn refusal(exposed: &Exposed, walked: &Walked, path: &Path) -> Refusal {
+    let place = exposed.place.display().to_string();
+    let near = [
+        Some(walked.real.as_path()),
+        walked.real.parent(),
+        path.parent(),
+    ];
+    match (&exposed.how, near.contains(&Some(exposed.place.as_path()))) {
+        (Exposure::Owner(user), true) => Refusal::Owner(place, *user),
+        (Exposure::Owner(user), false) => Refusal::OwnerAbove(place, *user),
+        (Exposure::Writable, true) => Refusal::Writable(place),
+        (Exposure::Writable, false) => Refusal::WritableAbove(place),
+    }
 }

@@ -11,6 +11,7 @@ mod output;
 mod record;
 mod run;
 mod unit;
+mod walk;
 
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -127,6 +128,11 @@ impl Hooks {
         way: &Way,
         aborted: &dyn Fn() -> bool,
     ) -> Result<(Output, Result<(), Failure>), HookError> {
+        // Again: those before it may have taken minutes.
+        let file = match accept(&hook.path, &self.places) {
+            Ok(file) => file,
+            Err(refusal) => return Ok((Output::default(), Err(Failure::Refused(refusal)))),
+        };
         let mut owed = self.lock();
         let unit = format!(
             "hv-vssd-hook-freeze-{}-{}.service",
@@ -151,6 +157,7 @@ impl Hooks {
         ];
         let call = Call {
             path: &hook.path,
+            file,
             operation: Operation::Freeze,
             unit,
             environment: &environment,
@@ -180,9 +187,10 @@ impl Hooks {
         owed: &Owed,
         outcome: Outcome,
     ) -> (Output, Result<(), Failure>) {
-        if let Err(refusal) = accept(&entry.path, self.places.owner) {
-            return (Output::default(), Err(Failure::Refused(refusal)));
-        }
+        let file = match accept(&entry.path, &self.places) {
+            Ok(file) => file,
+            Err(refusal) => return (Output::default(), Err(Failure::Refused(refusal))),
+        };
         let checkpoint = &owed.record.checkpoint;
         // That of a dead agent may still be at work.
         let again = if owed.recovered {
@@ -199,6 +207,7 @@ impl Hooks {
         ];
         let call = Call {
             path: &entry.path,
+            file,
             operation: Operation::Thaw,
             unit: format!(
                 "hv-vssd-hook-thaw-{}-{checkpoint}{again}.service",

@@ -73,7 +73,8 @@ pub(super) fn run(
         output: Output::default(),
         leftover: None,
     };
-    let (child, mut pipe) = match start(call.command(way), deadline, aborted) {
+    let command = call.command(way).map_err(Failure::Start);
+    let (child, mut pipe) = match command.and_then(|command| start(command, deadline, aborted)) {
         Ok(both) => both,
         Err(failure) => {
             ended.result = Err(match failure {

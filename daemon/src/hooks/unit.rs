@@ -1,6 +1,7 @@
 //! How a hook is started: in a transient unit of systemd's, outside the agent's sandbox, or directly.
 
-use std::fs;
+use std::fs::{self, File};
+use std::io;
 use std::os::unix::fs::FileTypeExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -51,6 +52,8 @@ pub fn runs_systemd() -> bool {
 #[derive(Debug)]
 pub(super) struct Call<'a> {
     pub(super) path: &'a Path,
+    /// What was looked at, and may be executed.
+    pub(super) file: File,
     pub(super) operation: Operation,
     /// Of the transient unit.
     pub(super) unit: String,
@@ -59,8 +62,13 @@ pub(super) struct Call<'a> {
 }
 
 impl Call<'_> {
-    /// The process to start: the leader of a process group of its own, with nothing to read.
-    pub(super) fn command(&self, way: &Way) -> Command {
+    /// The process to start: the leader of a process group of its own, with nothing to read. One that is started directly is given the file itself;
+    /// systemd takes a path alone, every component of which only root can change.
+    ///
+    /// # Errors
+    /// No descriptor is left.
+    pub(super) fn command(&self, way: &Way) -> io::Result<Command> {
+        let mut stdin = Stdio::null();
         let mut command = match way {
             Way::Unit => self.transient_unit(),
             Way::Direct(program) => {
@@ -69,15 +77,13 @@ impl Call<'_> {
                 bare(&mut command);
                 let environment = self.environment.iter().map(|(key, value)| (key, value));
                 command.envs(environment);
+                stdin = self.file.try_clone()?.into();
                 command
             }
         };
         command.arg(self.path).arg(self.operation.as_str());
-        command
-            .current_dir("/")
-            .stdin(Stdio::null())
-            .process_group(0);
-        command
+        command.current_dir("/").stdin(stdin).process_group(0);
+        Ok(command)
     }
 
     fn transient_unit(&self) -> Command {

@@ -37,6 +37,7 @@ impl Guest {
             hooks: discover::Places {
                 directories: vec![root.join("hooks.d")],
                 owner: nix::unistd::geteuid().as_raw(),
+                top: root.clone(),
             },
             hypervisor: Some(Some("Microsoft Hv".to_owned())),
         };

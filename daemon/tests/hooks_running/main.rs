@@ -58,6 +58,7 @@ impl Machine {
         let places = Places {
             directories: vec![self.path("hooks.d")],
             owner: nix::unistd::geteuid().as_raw(),
+            top: self.directory.path().to_owned(),
         };
         let way = Way::Direct(env!("CARGO_BIN_EXE_hv-vssd").into());
         Hooks::at(&self.settings, places, &self.record(), Some(way))

@@ -89,3 +89,51 @@ fn a_hook_that_has_gone_or_was_tampered_with_is_not_run_for_its_thaw() {
     assert_eq!(failures.len(), 2);
     assert_eq!(machine.calls().len(), 2);
 }
+
+#[test]
+fn a_program_is_executed_as_the_descriptor_that_was_looked_at_and_a_script_keeps_its_name() {
+    let machine = Machine::new();
+    machine.hook("10-script", "echo \"$0\" >>$D/names; cat >>$D/input");
+    // A program that tells what it was executed as, under a name that is a link.
+    let program = machine.path("program");
+    fs::copy(fs::canonicalize("/bin/sh").unwrap(), &program).unwrap();
+    let wanted = std::process::Command::new(env!("CARGO_BIN_EXE_hv-vssd"))
+        .args(["hook-exec", "--"])
+        .arg(&program)
+        .arg("freeze")
+        .stdin(fs::File::open(machine.path("hooks.d/10-script")).unwrap())
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&wanted.stderr).into_owned();
+    assert!(
+        !wanted.status.success() && said.contains("not the file that was looked at"),
+        "{said}"
+    );
+
+    let hooks = machine.hooks();
+    freeze(&hooks).0.unwrap();
+    hooks.thaw(Outcome::Success);
+    let path = machine.path("hooks.d/10-script").display().to_string();
+    let names = fs::read_to_string(machine.path("names")).unwrap();
+    assert_eq!(
+        names.lines().collect::<Vec<_>>(),
+        [path.as_str(), path.as_str()]
+    );
+    assert_eq!(fs::read_to_string(machine.path("input")).unwrap(), "");
+}
+
+/// `sh` with the argument `freeze` runs a script of that name: found in its working directory, `/`. So its failure names both.
+#[test]
+fn a_program_that_is_no_script_runs_as_a_hook() {
+    let machine = Machine::new();
+    let path = machine.path("hooks.d/10-program");
+    fs::copy(fs::canonicalize("/bin/sh").unwrap(), &path).unwrap();
+    fs::set_permissions(&path, Permissions::from_mode(0o755)).unwrap();
+    let (result, runs) = freeze(&machine.hooks());
+    assert!(matches!(result, Err(HookError::Failed(..))));
+    let said = lines(&runs[0]).join(" ");
+    assert!(
+        said.contains("10-program") && said.contains("freeze"),
+        "{said}"
+    );
+}
