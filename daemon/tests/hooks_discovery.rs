@@ -5,6 +5,7 @@
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
 use std::path::{Path, PathBuf};
+use std::slice;
 
 use hv_vssd::hooks::discover::{Found, Places, accept, discover};
 use tempfile::TempDir;
@@ -131,7 +132,7 @@ fn whoever_decides_about_a_directory_far_above_decides_about_the_hook() {
     )
     .unwrap();
     symlink(machine.path("usr/.between"), &link).unwrap();
-    assert_eq!(machine.hooks(), [link.clone()]);
+    assert_eq!(machine.hooks(), slice::from_ref(&link));
     let app = machine.path("home/app");
     // Sticky helps no more than with sshd: its own owner may still rename it.
     for bits in [0o775, 0o757, 0o1777] {
@@ -143,7 +144,7 @@ fn whoever_decides_about_a_directory_far_above_decides_about_the_hook() {
         assert_eq!(machine.refusal(), expected, "{bits:o}");
     }
     mode(&app, 0o755);
-    assert_eq!(machine.hooks(), [link.clone()]);
+    assert_eq!(machine.hooks(), slice::from_ref(&link));
     // A directory that only a link in the middle leads over.
     fs::create_dir(machine.path("via")).unwrap();
     symlink("../home/app/tools", machine.path("via/tools")).unwrap();
@@ -152,7 +153,7 @@ fn whoever_decides_about_a_directory_far_above_decides_about_the_hook() {
     mode(&machine.path("via"), 0o777);
     assert!(machine.refusal().contains("/via, which leads to it,"));
     mode(&machine.path("via"), 0o755);
-    assert_eq!(machine.hooks(), [link.clone()]);
+    assert_eq!(machine.hooks(), slice::from_ref(&link));
     // And what lies above the directory of the hooks itself.
     let mut machine = machine;
     machine.places.top = "/".into();

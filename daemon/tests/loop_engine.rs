@@ -12,6 +12,7 @@ use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
+use std::time::Duration;
 
 use hv_vssd::filesystems::{DeviceNumber, Plan, Policy, devices_at, locate, planned_at};
 use hv_vssd::quiesce::{Backend, Engine, FreezeError, Limits};
@@ -478,6 +479,10 @@ impl Backend for Late {
         }
     }
 
+    fn panics_after(&self) -> Option<Duration> {
+        self.0.panics_after()
+    }
+
     fn is_suspended(&self, handle: &Self::Handle) -> bool {
         self.0.is_suspended(handle)
     }
@@ -490,7 +495,7 @@ fn sleeping_splice_that_began_too_late_fails_the_freeze_at_its_limit_and_nothing
         let sleeper = Sleeper::start(&disk.mount_point);
         let limits = Limits {
             flush: PATIENCE,
-            freeze: std::time::Duration::from_millis(500),
+            freeze: Duration::from_millis(500),
             hold: PATIENCE,
         };
         let kernel = Late(ScratchKernel::new(&[&disk]), false.into());

@@ -60,6 +60,10 @@ mv /var/lib/mysql /data/mysql
 mkdir /data/redis; chown redis: /data/redis
 mount --bind /data/redis /var/lib/redis
 systemctl start postgresql mariadb redis-server
+# Any user's: it never answers.
+runuser -u nobody -- perl -MSocket -e 'socket(S, PF_UNIX, SOCK_STREAM, 0) && bind(S, pack_sockaddr_un($ARGV[0])) && listen(S, 5) or die;
+    open(L, ">", "$ARGV[0].lock"); print L "$$\n"; close(L); sleep 100000' /tmp/.s.PGSQL.6000 >/dev/null 2>&1 </dev/null &
+until [ -s /tmp/.s.PGSQL.6000.lock ]; do sleep 0.1; done
 runuser -u postgres -- psql -Xq -c 'CREATE TABLE t (id serial PRIMARY KEY, pad text)'
 mariadb -e 'CREATE DATABASE bed; USE bed; CREATE TABLE t (id int AUTO_INCREMENT PRIMARY KEY, pad text) ENGINE=InnoDB;
     CREATE TABLE m (id int AUTO_INCREMENT PRIMARY KEY, pad text) ENGINE=MyISAM'
@@ -204,6 +208,10 @@ fn image_is_clean(bed: &Bed, guest: &mut Guest) -> Step<()> {
         "tables in the image are not clean: {seen}"
     );
     let log = booted::journal(guest, bed.agent)?;
+    promise!(
+        log.contains("left alone in /tmp: 1 socket(s) of user nobody"),
+        "the log does not tell of a stranger's socket: {log}"
+    );
     let (_, position) = log.rsplit_once("binary log at: ").unwrap_or_default();
     let mut words = position.split_whitespace();
     let noted = words

@@ -118,7 +118,7 @@ const BROKEN: [&str; 4] = [
 ];
 
 scenario! {
-    row: "24", "hooks in a booted Debian: in order, outside the agent's sandbox; hang, fail, flood, must not be run",
+    row: "24", "hooks in a booted Debian: in order, outside the agent's sandbox; hang, fail, flood, must not be run, linked from below a user's directory",
     c_daemon_gap: NO_HOOKS,
     fn hooks_run_in_units_of_their_own_and_bound_in_time(bed) {
         let mut guest = ready(bed)?;
@@ -164,11 +164,30 @@ scenario! {
             "the log has no remedy: {log}"
         );
         guest.sh("chmod 755 /etc/hv-vssd/hooks.d/20-b")?;
+        // File and directory are root's; whoever has what lies above could put another directory there.
+        guest.sh(
+            "mkdir -p /home/app/tools; cp -p /etc/hv-vssd/hooks.d/20-b /home/app/tools/c; chown nobody /home/app; \
+             ln -s /home/app/tools/c /etc/hv-vssd/hooks.d/30-c",
+        )?;
+        fails(&mut guest, Operation::HOT_BACKUP, SOON)?;
+        fails(&mut guest, Operation::FREEZE, SOON)?;
+        called(&guest, &[])?;
+        let why = "/home/app, which leads to it, belongs to user 65534";
+        let checked = guest.exec(&["/usr/sbin/hv-vssd", "check"], SOON)?.stdout;
+        let checked = checked.split_whitespace().collect::<Vec<_>>().join(" ");
+        for (who, said) in [("the log", booted::journal(&guest, bed.agent)?), ("hv-vssd check", checked)] {
+            promise!(said.contains(why), "{who} does not say why: {said}");
+        }
+        guest.sh("chown root /home/app")?;
+        checkpoint(&mut guest)?;
+        let whole = ["10-a freeze", "20-b freeze", "30-c freeze", "30-c thaw success held", "20-b thaw success held", "10-a thaw success held"];
+        called(&guest, &whole)?;
+        guest.sh("rm /etc/hv-vssd/hooks.d/30-c")?;
         checkpoint(&mut guest)?;
         called(&guest, &WHOLE)?;
         let failed = booted::failed_units(&guest)?;
         promise!(failed.is_empty(), "failed units: {}", failed.join(", "));
-        Ok("order, units, rights, flood, hang, failure and refusal as promised; 2 of 2 bad hooks fail FREEZE in bounded time".into())
+        Ok("order, units, rights, flood, hang, failure and refusal as promised; 3 of 3 bad hooks fail FREEZE in bounded time".into())
     }
 }
 

@@ -6,7 +6,7 @@ use nix::sys::signal::Signal;
 use tests::agent::Agent;
 use tests::error::{Failure, Step};
 use tests::faults::{
-    THAW_LIMIT, answer, begin, configure, fails, go_on, mount_mapped, plug_in, says, stall,
+    THAW_LIMIT, Victim, answer, begin, configure, fails, go_on, mount_mapped, plug_in, says, stall,
     start_with, strike, writable_within,
 };
 use tests::guest::{Disk, Event, FsKind, Guest, poll_until};
@@ -40,6 +40,46 @@ scenario! {
         says(&guest, bed.agent, "THAW", SOON)?;
         checkpoint(&mut guest)?;
         Ok("thawed after 3 s, the late THAW fails, the next FREEZE works, twice".into())
+    }
+}
+
+scenario! {
+    /// The kernel ends the machine otherwise.
+    row: "5", "kernel.hung_task_panic=1 with 16 s, writers wait, the host never sends THAW; limits.hold is 120 s; then the agent is stopped (SIGSTOP) in its hold, too",
+    c_daemon_gap: Some("waits for THAW for ever, and the kernel panics"),
+    fn hung_task_panic_ends_the_hold_before_the_kernel_panics(bed) {
+        let mut guest = bed.boot(&TWO.map(Disk::new))?;
+        let points = mount_all(&guest, &TWO)?;
+        plug_in(&mut guest)?;
+        bed.agent.start(&mut guest)?;
+        // After the start: it counts what is in force at the checkpoint.
+        guest.sh("echo 16 > /proc/sys/kernel/hung_task_timeout_secs; echo 1 > /proc/sys/kernel/hung_task_panic")?;
+        if bed.agent == Agent::HvVssd {
+            let said = guest.exec(&["/usr/sbin/hv-vssd", "check"], SOON * 4)?.stdout;
+            promise!(said.contains("[hung-task-panic]"), "hv-vssd check does not warn: {said}");
+        }
+        let (agent, guardian) = (Duration::from_secs(8), Duration::from_secs(12));
+        let mut took = Vec::new();
+        for (limit, stopped) in [(agent, false), (guardian, true)] {
+            let asked = Instant::now();
+            succeeds(&mut guest, Operation::FREEZE)?;
+            let frozen = Instant::now();
+            if stopped {
+                Victim::Agent.strike(&guest, bed.agent, "STOP")?;
+            }
+            let thawed = writable_within(&guest, &points, frozen, limit + Duration::from_secs(2))?;
+            promise!(asked.elapsed() >= limit - Duration::from_secs(1), "thawed after {thawed:?} already");
+            took.push(thawed);
+            if stopped {
+                Victim::Agent.strike(&guest, bed.agent, "CONT")?;
+            }
+            fails(&mut guest, Operation::THAW, SOON)?;
+        }
+        says(&guest, bed.agent, "kernel.hung_task_panic", SOON)?;
+        // As long as the kernel may take to find one that has waited.
+        std::thread::sleep(Duration::from_secs(4));
+        checkpoint(&mut guest)?;
+        Ok(format!("warned of by check; thawed after {:.1} s by the agent, after {:.1} s by the guardian; the guest lives", took[0].as_secs_f64(), took[1].as_secs_f64()))
     }
 }
 

@@ -46,10 +46,7 @@ impl Session {
                     answer: Answer::None,
                     next: Next::Ready,
                 };
-                vec![
-                    Action::Note(Note::HoldLimit(self.limits.hold)),
-                    Action::StartThaw,
-                ]
+                vec![Action::Note(Note::HoldLimit(self.hold)), Action::StartThaw]
             }
             State::ManualFreezing { .. } => {
                 let note = Note::FreezeLimit(self.limits.freeze_request);

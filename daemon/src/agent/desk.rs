@@ -136,7 +136,8 @@ impl<B: Backend> Desk<B> {
         match self.engine.freeze_for(&Checkpoint { asked_by, only }) {
             Ok(()) => {
                 let kept = self.engine.take_kept();
-                self.send(News::Frozen(kept));
+                let hold = self.engine.hold_limit();
+                self.send(News::Frozen { kept, hold });
             }
             Err(error) => {
                 self.tell(Event::FreezeFailed);

@@ -89,9 +89,9 @@ impl Agent {
                 biased;
                 news = self.worker.news() => match news {
                     Some(News::Event(event)) => event,
-                    Some(News::Frozen(kept)) => {
+                    Some(News::Frozen { kept, hold }) => {
                         self.kept = kept;
-                        Event::Frozen
+                        Event::Frozen { hold }
                     }
                     Some(News::Reloaded(Reloaded { limits, textfile })) => {
                         self.records.use_textfile(textfile);

@@ -3,7 +3,7 @@
 //! No I/O and no clock in here. Every path from a frozen state leads over [`Action::StartThaw`]; the graph with the
 //! same names is drawn in ARCHITECTURE.md.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use hvutil_sys::vss::{Operation, Status};
 
@@ -17,6 +17,8 @@ pub use super::states::{Action, Answer, Busy, Event, Limits, Next, State};
 pub struct Session {
     pub(super) state: State,
     pub(super) limits: Limits,
+    /// How long the last hold could last.
+    pub(super) hold: Duration,
     pub(super) backoff: Backoff,
     /// There is a channel to reply on.
     pub(super) open: bool,
@@ -37,6 +39,7 @@ impl Session {
                 reopen_at: Some(now),
             },
             limits,
+            hold: limits.hold,
             backoff: Backoff::default(),
             open: false,
             ended_early: false,
@@ -62,7 +65,7 @@ impl Session {
             Event::ChannelLost => self.lose_channel(Note::ChannelLost, now),
             Event::ReplyFailed => self.lose_channel(Note::ReplyRefused, now),
             Event::Checked { possible } => self.checked(possible, now),
-            Event::Frozen => self.frozen(now),
+            Event::Frozen { hold } => self.frozen(hold, now),
             Event::FreezeFailed => self.freeze_failed(now),
             Event::HoldBroken => self.hold_broken(),
             Event::Thawed { clean } => self.thawed(clean, now),
@@ -172,14 +175,15 @@ impl Session {
         actions
     }
 
-    fn frozen(&mut self, now: Instant) -> Vec<Action> {
+    fn frozen(&mut self, most: Duration, now: Instant) -> Vec<Action> {
         match self.state {
             State::Freezing {
                 give_up_at: Some(give_up_at),
                 next: Next::Ready,
             } if now < give_up_at => {
+                self.hold = self.limits.hold.min(most);
                 self.state = State::Held {
-                    until: now + self.limits.hold,
+                    until: now + self.hold,
                 };
                 vec![Action::Reply(Operation::FREEZE, Status::Ok)]
             }
@@ -197,7 +201,7 @@ impl Session {
                 give_up_at,
                 hold,
                 next,
-            } => self.manual_frozen(give_up_at, hold, next, now),
+            } => self.manual_frozen(give_up_at, hold.min(most), next, now),
             // Never expected; but a freeze that nobody answers for must not last.
             _ => vec![Action::StartThaw],
         }

@@ -163,7 +163,10 @@ pub enum Event {
         possible: bool,
     },
     /// The engine holds every file system of the plan frozen.
-    Frozen,
+    Frozen {
+        /// How long it may: less than the hold limit where the kernel would panic before.
+        hold: Duration,
+    },
     /// The engine could not freeze all, and has thawed what it had frozen.
     FreezeFailed,
     /// The last look before success was told has found that not everything is frozen any more: failure was told instead.

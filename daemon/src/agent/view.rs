@@ -86,7 +86,7 @@ impl Agent {
             match news {
                 News::Thawed(report) => self.clients.thawed(&report),
                 News::Done(done) => self.conclude(*done),
-                News::Event(_) | News::Frozen(_) | News::Reloaded(_) => {}
+                News::Event(_) | News::Frozen { .. } | News::Reloaded(_) => {}
             }
         }
         self.write_textfile();

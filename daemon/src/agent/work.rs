@@ -1,6 +1,7 @@
 //! What the engine's thread is told to do, and what comes of it.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use super::session::{Event, Limits};
 use crate::quiesce::{AskedBy, Engine, Kept, Report};
@@ -50,7 +51,12 @@ pub(super) enum News {
     /// For the session, at once.
     Event(Event),
     /// Everything is frozen, and this tells whether it still is.
-    Frozen(Option<Kept>),
+    Frozen {
+        /// Whether it is kept.
+        kept: Option<Kept>,
+        /// How long it may last.
+        hold: Duration,
+    },
     /// Nothing is frozen any more; hooks may follow.
     Thawed(Box<Report>),
     /// All is done that follows.

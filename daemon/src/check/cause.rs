@@ -53,6 +53,8 @@ pub enum Cause {
     DeviceSuspended,
     /// The kernel cannot count a device's suspension within a hold.
     SnapshotInHold,
+    /// The kernel panics when programs wait as long as a hold may last.
+    HungTaskPanic,
     /// Read-only since an error.
     ReadOnlyAfterError,
     /// On a disk that the host's image does not have.
@@ -67,7 +69,7 @@ pub enum Cause {
 
 impl Cause {
     /// All of them, in the order of the docs.
-    pub const ALL: [Self; 29] = [
+    pub const ALL: [Self; 30] = [
         Self::NotHyperV,
         Self::NoVmbus,
         Self::ServiceOff,
@@ -92,6 +94,7 @@ impl Cause {
         Self::SleepingWriter,
         Self::DeviceSuspended,
         Self::SnapshotInHold,
+        Self::HungTaskPanic,
         Self::ReadOnlyAfterError,
         Self::NotInImage,
         Self::HookRefused,
@@ -127,6 +130,7 @@ impl Cause {
             Self::SleepingWriter => "sleeping-writer",
             Self::DeviceSuspended => "device-suspended",
             Self::SnapshotInHold => "snapshot-in-hold",
+            Self::HungTaskPanic => "hung-task-panic",
             Self::ReadOnlyAfterError => "read-only-after-error",
             Self::NotInImage => "not-in-image",
             Self::HookRefused => "hook-refused",

@@ -1,6 +1,8 @@
 //! What was gathered, before anything is made of it.
 
 use super::halted::Halted;
+use std::time::Duration;
+
 use crate::filesystems::{Plan, Process};
 
 /// All that a report is made of, at one moment.
@@ -76,6 +78,8 @@ pub struct Machine {
     pub node: bool,
     /// The kernel's version, such as 6.12, where it tells.
     pub kernel: Option<(u32, u32)>,
+    /// It panics when a program waits for this time.
+    pub panics_after: Option<Duration>,
 }
 
 impl Machine {
@@ -131,6 +135,10 @@ pub struct Settings {
     pub flush_only: bool,
     /// Hooks are run.
     pub hooks_enabled: bool,
+    /// The longest freeze and hold together.
+    pub frozen: Duration,
+    /// They are that long also where the kernel panics before.
+    pub ignore_hung_task_panic: bool,
 }
 
 /// What sysfs and the mount table tell of single disks.

@@ -22,6 +22,7 @@ use crate::hooks::discover;
 use crate::quiesce::backend::Target;
 use crate::quiesce::error::with_causes;
 use crate::quiesce::handle::{Handle, Unreached};
+use crate::quiesce::hung_task;
 use crate::quiesce::ledger;
 use crate::quiesce::writers::{Search, SleepState, Writer, WriterRules, Writers};
 use crate::status::{Status, Work};
@@ -222,6 +223,7 @@ fn machine(places: &Places) -> Machine {
         node: fs::symlink_metadata(below_root(&places.root, hvutil_sys::device::DEFAULT_PATH))
             .is_ok(),
         kernel: kernel(&places.root),
+        panics_after: hung_task::panics_after(&places.root.join("proc")),
     }
 }
 
@@ -242,6 +244,8 @@ fn settings(config: Result<&Config, &ConfigError>) -> Settings {
             strict: config.strictness == Strictness::Strict,
             flush_only: config.strictness == Strictness::FlushOnly,
             hooks_enabled: config.hooks.enabled,
+            frozen: Duration::from_secs(config.limits.freeze + config.limits.hold),
+            ignore_hung_task_panic: config.limits.ignore_hung_task_panic,
         },
         Err(error) => Settings {
             error: Some(with_causes(error)),

@@ -4,6 +4,7 @@ use super::facts::Facts;
 use super::{Cause, Finding, Severity};
 use crate::filesystems::text::{capitalised, printable};
 use crate::filesystems::{LeftOut, Plan, Reason};
+use crate::quiesce::hung_task::frozen_at_most;
 
 /// More than this of a kind are counted, not named.
 const MOST_NAMED: usize = 8;
@@ -48,6 +49,7 @@ pub(super) fn look(facts: &Facts, findings: &mut Vec<Finding>) {
             "Take no LVM snapshots while a checkpoint is under way; a device that it has happened to must be made anew (lvchange -an, then -ay; or a restart)",
         ));
     }
+    panics(facts, findings);
     for broken in &facts.disks.broken {
         let place = &broken.place;
         let counted = match broken.errors {
@@ -69,6 +71,35 @@ pub(super) fn look(facts: &Facts, findings: &mut Vec<Finding>) {
             "See the kernel's log, unmount it, have it checked (fsck), and look after its disk",
         ));
     }
+}
+
+fn panics(facts: &Facts, findings: &mut Vec<Finding>) {
+    let (Some(after), settings) = (facts.machine.panics_after, &facts.settings) else {
+        return;
+    };
+    let most = frozen_at_most(after);
+    if settings.flush_only || settings.frozen <= most {
+        return;
+    }
+    let what = match settings.ignore_hung_task_panic {
+        true => {
+            "the configuration insists on longer limits, so a checkpoint can bring the machine down"
+                .to_owned()
+        }
+        false => format!(
+            "freeze and hold together end after {} s, before their own limits",
+            most.as_secs()
+        ),
+    };
+    findings.push(Finding::new(
+        Cause::HungTaskPanic,
+        Severity::Warning,
+        format!(
+            "The kernel panics when a program waits for {} s (kernel.hung_task_panic), and whoever writes in a hold waits: {what}.",
+            after.as_secs()
+        ),
+        "Set kernel.hung_task_timeout_secs to limits.freeze and limits.hold together and 20 more, or lower those limits",
+    ));
 }
 
 fn sleeping(facts: &Facts, findings: &mut Vec<Finding>) {

@@ -47,8 +47,9 @@ pub(super) fn limits(config: &Config) -> Limits {
 }
 
 fn kernel(config: &Config) -> Kernel {
-    let mut kernel =
-        Kernel::new(super::plan::policy(config)).with_writers(WriterRules::from(config));
+    let mut kernel = Kernel::new(super::plan::policy(config))
+        .with_writers(WriterRules::from(config))
+        .ignoring_hung_task_panic(config.limits.ignore_hung_task_panic);
     if config.expedite {
         kernel = kernel.expedited();
     }

@@ -217,6 +217,15 @@ pub const KEYS: &[Key] = &[
         "The THAW that comes later is answered with failure. Above 180, systemd's journal may be ended by its watchdog, because its own writes wait."
     ),
     key!(
+        "limits",
+        "ignore_hung_task_panic",
+        limits.ignore_hung_task_panic,
+        Kind::Flag,
+        "Keep these limits on a kernel that panics when a program waits long (`kernel.hung_task_panic`).",
+        "Whoever writes in a hold waits. So without it all is thawed 20 s before `kernel.hung_task_timeout_secs` has passed since the first file system was \
+         frozen, or when half of that has passed if it is less than 40; `limits.freeze` is at most half of that time. The switches are read at each checkpoint."
+    ),
+    key!(
         "filesystems",
         "exclude_mount_points",
         filesystems.exclude_mount_points,

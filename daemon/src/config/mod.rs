@@ -75,6 +75,8 @@ pub struct Limits {
     pub freeze: u64,
     /// From the answer to FREEZE to the host's THAW.
     pub hold: u64,
+    /// They are kept even where the kernel panics before they have passed.
+    pub ignore_hung_task_panic: bool,
 }
 
 /// File systems that are neither flushed nor frozen: those excluded and, where any list of what to include has an
@@ -195,6 +197,7 @@ impl Default for Limits {
             flush: 300,
             freeze: 60,
             hold: 120,
+            ignore_hung_task_panic: false,
         }
     }
 }

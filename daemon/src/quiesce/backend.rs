@@ -2,6 +2,7 @@
 
 use std::io;
 use std::os::fd::BorrowedFd;
+use std::time::Duration;
 
 use super::handle::HandleError;
 pub use super::target::Target;
@@ -135,6 +136,9 @@ pub trait Backend: std::fmt::Debug + Send + Sync + 'static {
 
     /// Who sleeps while it holds write access to one of these superblocks. Opens nothing but what the kernel tells of processes.
     fn writers(&self, devices: &[DeviceNumber]) -> Writers;
+
+    /// How long a program may wait for a file system before the kernel panics; `None` if it does not, or that is not to be heeded.
+    fn panics_after(&self) -> Option<Duration>;
 
     /// Whether someone else keeps its device frozen, beside whatever we did: a suspended device-mapper device. Since Linux 6.8 the two
     /// nest, and `FITHAW`, which lets go of ours, says `EINVAL` as long as the other lasts. Opens nothing.

@@ -67,6 +67,8 @@ pub(super) struct Hold<B: Backend> {
     /// Who slept in a write before the first freeze.
     pub(super) writers: Writers,
     pub(super) report: Report,
+    /// The first `FIFREEZE` is called.
+    pub(super) freezing_since: Instant,
     pub(super) frozen_at: Instant,
     /// Every thaw has been tried.
     pub(super) thawed: bool,

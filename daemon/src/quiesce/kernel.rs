@@ -6,6 +6,7 @@
 use std::collections::HashMap;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -15,6 +16,7 @@ use hvutil_sys::freeze;
 use super::backend::{Backend, Foreseen, Target};
 use super::expedite::Expedite;
 use super::handle::{Handle, HandleError};
+use super::hung_task;
 use super::target::MOST_WAYS;
 use super::writeback::{Disks, Sample, WriteBack};
 use super::writers::{Search, WriterRules, Writers};
@@ -38,6 +40,7 @@ pub struct Kernel {
     policy: Policy,
     own_namespace_only: bool,
     writers: WriterRules,
+    ignores_panic: bool,
     expedite: Option<Expedite>,
     write_back: Option<WriteBack>,
     /// The switch was off, and is on because of us.
@@ -97,6 +100,13 @@ impl Kernel {
     #[must_use]
     pub fn with_writers(mut self, rules: WriterRules) -> Self {
         self.writers = rules;
+        self
+    }
+
+    /// With limits that stay as they are, also where the kernel panics before they have passed.
+    #[must_use]
+    pub fn ignoring_hung_task_panic(mut self, on: bool) -> Self {
+        self.ignores_panic = on;
         self
     }
 
@@ -319,6 +329,12 @@ impl Backend for Kernel {
 
     fn writers(&self, devices: &[DeviceNumber]) -> Writers {
         Writers::gather(&Search::of(devices, self.writers.clone()))
+    }
+
+    fn panics_after(&self) -> Option<Duration> {
+        (!self.ignores_panic)
+            .then(|| hung_task::panics_after(Path::new("/proc")))
+            .flatten()
     }
 
     fn is_suspended(&self, handle: &Handle) -> bool {

@@ -10,6 +10,7 @@ pub mod guardian;
 pub mod handle;
 mod held_up;
 mod hold;
+pub mod hung_task;
 pub mod kernel;
 pub mod ledger;
 pub mod passes;

@@ -282,3 +282,37 @@ fn sleeping_writers_are_named_ahead_and_a_warning_only_where_they_are_not_interr
         "{text}"
     );
 }
+
+#[test]
+fn a_kernel_that_panics_before_the_limits_have_passed_is_warned_of() {
+    let mut guest = Guest::healthy();
+    let found = |guest: &Guest| -> Option<String> {
+        let report = guest.report();
+        assert_eq!(report.outcome, Outcome::FileSystemConsistent);
+        let mut findings = report.findings.into_iter();
+        let found = findings.find(|finding| finding.code == Cause::HungTaskPanic)?;
+        assert_eq!(found.severity, Severity::Warning);
+        Some(found.finding)
+    };
+    guest.write("proc/sys/kernel/hung_task_timeout_secs", "120\n");
+    guest.write("proc/sys/kernel/hung_task_panic", "0\n");
+    assert_eq!(found(&guest), None);
+    guest.write("proc/sys/kernel/hung_task_panic", "1\n");
+    let text = found(&guest).unwrap();
+    assert!(
+        text.contains("waits for 120 s")
+            && text.ends_with("end after 100 s, before their own limits."),
+        "{text}"
+    );
+    guest.config = "limits.ignore_hung_task_panic = true".to_owned();
+    assert!(found(&guest).unwrap().contains("bring the machine down"));
+    for (config, timeout) in [
+        ("limits.freeze = 40\nlimits.hold = 60", "120"),
+        ("", "200"),
+        ("", "0"),
+    ] {
+        guest.config = config.to_owned();
+        guest.write("proc/sys/kernel/hung_task_timeout_secs", timeout);
+        assert_eq!(found(&guest), None, "{config} {timeout}");
+    }
+}

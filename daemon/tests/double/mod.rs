@@ -78,6 +78,8 @@ struct World {
     dead: BTreeSet<Fs>,
     /// Kept frozen by the device mapper, beside us.
     suspended: BTreeSet<Fs>,
+    /// Of the kernel, when a program waits.
+    panics_after: Option<Duration>,
     /// Since when its disks write much, with writers nearly as fast.
     writing_since: Option<Instant>,
     /// How often it was told that what it holds open may go.
@@ -121,6 +123,12 @@ impl Double {
     /// Its disks write for minutes, since writers are nearly as fast.
     pub(crate) fn kept_dirty(self) -> Self {
         self.lock().writing_since = Some(Instant::now());
+        self
+    }
+
+    /// A kernel that panics when a program has waited for this time.
+    pub(crate) fn panicking_after(self, time: Duration) -> Self {
+        self.lock().panics_after = Some(time);
         self
     }
 
@@ -388,6 +396,10 @@ impl Backend for Double {
 
     fn writers(&self, _devices: &[DeviceNumber]) -> Writers {
         Writers::default()
+    }
+
+    fn panics_after(&self) -> Option<Duration> {
+        self.lock().panics_after
     }
 
     fn is_suspended(&self, held: &Held) -> bool {

@@ -1,6 +1,6 @@
 //! The guardian's own life: when it ends, who takes its place, and that nothing is frozen without one.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use hv_vssd::quiesce::guardian::{Guard, Guardian, GuardianError};
 use hv_vssd::quiesce::ledger::Place;
@@ -51,6 +51,35 @@ fn a_guardian_that_died_is_replaced_before_the_next_freeze() {
         checkpoint.freeze(0);
         checkpoint.agent_dies(guardian);
         assert!(!disk.is_frozen());
+    });
+}
+
+#[test]
+fn guardian_thaws_before_a_kernel_panics_over_those_who_wait() {
+    in_namespace(|place| {
+        let disk = Disk::new(place, "disk", "ext4");
+        let panic = Duration::from_secs(8);
+        let kernel = ScratchKernel::new(&[&disk]).panicking_after(panic);
+        let limits = Limits {
+            flush: PATIENCE,
+            freeze: PATIENCE,
+            hold: PATIENCE,
+        };
+        let mut engine = Engine::new(kernel, limits, Gate::new(std::io::stderr()))
+            .guarded(Box::new(start(false)), Place::Memory);
+        let begun = Instant::now();
+        engine.freeze().unwrap();
+        assert!(disk.is_frozen());
+        assert!(
+            engine.hold_limit() <= panic / 2,
+            "{:?}",
+            engine.hold_limit()
+        );
+        // The agent does nothing at all.
+        until("the guardian to thaw", || !disk.is_frozen());
+        assert!(begun.elapsed() < panic, "after {:?}", begun.elapsed());
+        assert!(begun.elapsed() >= panic / 2, "before the agent could");
+        engine.thaw();
     });
 }
 

@@ -287,13 +287,21 @@ pub(crate) fn until(what: &str, mut condition: impl FnMut() -> bool) {
 pub(crate) struct ScratchKernel {
     kernel: Kernel,
     mine: Vec<DeviceNumber>,
+    panics_after: Option<Duration>,
 }
 
 impl ScratchKernel {
+    /// A kernel that panics when a program has waited for this time.
+    pub(crate) fn panicking_after(mut self, time: Duration) -> Self {
+        self.panics_after = Some(time);
+        self
+    }
+
     pub(crate) fn new(disks: &[&Disk]) -> Self {
         Self {
             kernel: Kernel::new(Policy::default()),
             mine: disks.iter().map(|disk| disk.dev).collect(),
+            panics_after: None,
         }
     }
 }
@@ -350,6 +358,10 @@ impl Backend for ScratchKernel {
 
     fn writers(&self, devices: &[DeviceNumber]) -> Writers {
         self.kernel.writers(devices)
+    }
+
+    fn panics_after(&self) -> Option<Duration> {
+        self.panics_after
     }
 
     fn is_suspended(&self, handle: &Handle) -> bool {

@@ -14,6 +14,8 @@ const LIMITS: Limits = Limits {
     hold: Duration::from_secs(120),
 };
 
+const FROZEN: Event = Event::Frozen { hold: LIMITS.hold };
+
 const fn ok(operation: Operation) -> Action {
     Action::Reply(operation, Status::Ok)
 }

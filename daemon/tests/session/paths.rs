@@ -6,7 +6,7 @@ use hv_vssd::agent::note::Note;
 use hv_vssd::agent::session::{Action, Event, Limits, Session, State};
 use hvutil_sys::vss::{Operation, Status};
 
-use super::{LIMITS, ok, ready};
+use super::{FROZEN, LIMITS, ok, ready};
 
 const fn request(operation: Operation) -> Event {
     Event::Request(operation)
@@ -25,7 +25,7 @@ fn freezing() -> (Session, Instant) {
 
 fn held() -> (Session, Instant) {
     let (mut session, now) = freezing();
-    assert_eq!(session.handle(Event::Frozen, now), [ok(Operation::FREEZE)]);
+    assert_eq!(session.handle(FROZEN, now), [ok(Operation::FREEZE)]);
     (session, now)
 }
 
@@ -104,7 +104,7 @@ fn a_hold_that_broke_before_success_could_be_told_is_thawed_and_the_next_freeze_
     let (mut session, now) = ready();
     let hold = Duration::from_secs(1);
     let _ = session.handle(Event::ManualFreeze { hold }, now);
-    let _ = session.handle(Event::Frozen, now);
+    let _ = session.handle(FROZEN, now);
     let actions = session.handle(Event::HoldBroken, now);
     assert_eq!(actions, [note, Action::StartThaw]);
     let _ = session.handle(Event::Thawed { clean: false }, now);
@@ -142,7 +142,7 @@ fn the_thaw_of_a_hibernation_aborts_a_freeze() {
     let note = Action::Note(Note::OutOfStep(Operation::THAW));
     assert_eq!(actions, [note, Action::CloseChannel, Action::AbortFreeze]);
     // The abort came too late.
-    assert_eq!(session.handle(Event::Frozen, now), [Action::StartThaw]);
+    assert_eq!(session.handle(FROZEN, now), [Action::StartThaw]);
     assert_eq!(session.handle(Event::Thawed { clean: true }, now), []);
     assert!(matches!(session.state(), State::Closed { .. }));
 }
@@ -244,7 +244,7 @@ fn a_reload_is_begun_at_once_while_nothing_is_under_way() {
 fn a_reload_in_a_checkpoint_waits_for_its_end() {
     let (mut session, now) = freezing();
     assert_eq!(session.handle(Event::Reload, now), []);
-    assert_eq!(session.handle(Event::Frozen, now), [ok(Operation::FREEZE)]);
+    assert_eq!(session.handle(FROZEN, now), [ok(Operation::FREEZE)]);
     assert_eq!(session.handle(Event::Reload, now), []);
     let actions = session.handle(request(Operation::THAW), now);
     assert_eq!(actions, [Action::StartThaw]);
@@ -266,7 +266,7 @@ fn the_limits_of_a_reload_hold_for_the_next_checkpoint() {
     assert_eq!(session.handle(Event::Reloaded { limits }, now), []);
     let _ = session.handle(request(Operation::FREEZE), now);
     assert_eq!(session.deadline(), Some(now + limits.freeze_request));
-    let _ = session.handle(Event::Frozen, now);
+    let _ = session.handle(FROZEN, now);
     assert_eq!(session.deadline(), Some(now + limits.hold));
 }
 
@@ -277,4 +277,26 @@ fn a_reload_is_not_begun_by_an_agent_that_ends() {
     let _ = session.handle(Event::Terminate, now);
     let actions = session.handle(Event::Thawed { clean: true }, now);
     assert_eq!(actions, [Action::CloseChannel, Action::Exit]);
+}
+
+#[test]
+fn a_hold_ends_before_its_limit_where_the_engine_says_so_and_never_after_it() {
+    for (most, expected) in [(100, 100), (1000, 120)] {
+        let (mut session, now) = ready();
+        let _ = session.handle(request(Operation::FREEZE), now);
+        let hold = Duration::from_secs(most);
+        let _ = session.handle(Event::Frozen { hold }, now);
+        let end = now + Duration::from_secs(expected);
+        assert_eq!(session.deadline(), Some(end));
+        let actions = session.handle(Event::Tick, end);
+        let note = Note::HoldLimit(Duration::from_secs(expected));
+        assert_eq!(actions, [Action::Note(note), Action::StartThaw]);
+    }
+    // What a person asks for, too.
+    let (mut session, now) = ready();
+    let hold = Duration::from_secs(60);
+    let _ = session.handle(Event::ManualFreeze { hold }, now);
+    let hold = Duration::from_secs(10);
+    let actions = session.handle(Event::Frozen { hold }, now);
+    assert_eq!(actions, [Action::ManualHeld(hold)]);
 }

@@ -148,7 +148,7 @@ impl World {
             // An aborted freeze may still succeed: the abort can come too late.
             Work::Freezing if success => {
                 self.frozen = true;
-                Event::Frozen
+                Event::Frozen { hold: LIMITS.hold }
             }
             Work::Freezing => Event::FreezeFailed,
             Work::Thawing => {

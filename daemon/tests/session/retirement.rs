@@ -5,7 +5,7 @@ use std::time::Duration;
 use hv_vssd::agent::session::{Action, Event, State};
 use hvutil_sys::vss::{Operation, Status};
 
-use super::{LIMITS, ok, ready};
+use super::{FROZEN, LIMITS, ok, ready};
 
 const END: [Action; 2] = [Action::CloseChannel, Action::Exit];
 
@@ -30,7 +30,7 @@ fn a_checkpoint_is_brought_to_its_end_first() {
     let actions = session.handle(Event::Request(Operation::FREEZE), now);
     assert_eq!(actions, [Action::StartFreeze]);
     assert_eq!(session.handle(Event::Retire, now), []);
-    assert_eq!(session.handle(Event::Frozen, now), [ok(Operation::FREEZE)]);
+    assert_eq!(session.handle(FROZEN, now), [ok(Operation::FREEZE)]);
     let actions = session.handle(Event::Request(Operation::THAW), now);
     assert_eq!(actions, [Action::StartThaw]);
     let actions = session.handle(Event::Thawed { clean: true }, now);
@@ -46,7 +46,7 @@ fn a_checkpoint_is_brought_to_its_end_first() {
 fn a_hold_that_ends_at_its_limit_ends_the_wait() {
     let (mut session, now) = ready();
     let _ = session.handle(Event::Request(Operation::FREEZE), now);
-    let _ = session.handle(Event::Frozen, now);
+    let _ = session.handle(FROZEN, now);
     assert_eq!(session.handle(Event::Retire, now), []);
     let late = now + LIMITS.hold;
     assert!(
@@ -63,10 +63,7 @@ fn a_freeze_by_hand_is_brought_to_its_end_first() {
     let hold = Duration::from_secs(5);
     let _ = session.handle(Event::ManualFreeze { hold }, now);
     assert_eq!(session.handle(Event::Retire, now), []);
-    assert_eq!(
-        session.handle(Event::Frozen, now),
-        [Action::ManualHeld(hold)]
-    );
+    assert_eq!(session.handle(FROZEN, now), [Action::ManualHeld(hold)]);
     assert_eq!(session.handle(Event::Tick, now + hold), [Action::StartThaw]);
     assert_eq!(
         session.handle(Event::Thawed { clean: true }, now + hold),

@@ -116,7 +116,11 @@ impl Model {
                 },
             ),
             Engine::Freezing if detail % 3 == 0 => (Engine::Idle, Event::FreezeFailed),
-            Engine::Freezing => (Engine::Frozen, Event::Frozen),
+            Engine::Freezing => {
+                // Often less than the hold limit, sometimes more.
+                let hold = Duration::from_secs(1 + u64::from(detail) * 10);
+                (Engine::Frozen, Event::Frozen { hold })
+            }
             Engine::Thawing => (
                 Engine::Idle,
                 Event::Thawed {
@@ -147,7 +151,7 @@ impl Model {
             }
             Action::ManualHeld(_) => {
                 assert_eq!(self.engine, Engine::Frozen);
-                assert_eq!(self.just, Some(Event::Frozen));
+                assert!(matches!(self.just, Some(Event::Frozen { .. })));
             }
             Action::RefuseManual(busy) => assert!(!busy.to_string().is_empty()),
             Action::StartReload => assert_eq!(self.engine, Engine::Idle),
@@ -185,7 +189,9 @@ impl Model {
         if status == Status::Ok {
             let truth = match operation {
                 Operation::HOT_BACKUP => Some(Event::Checked { possible: true }),
-                Operation::FREEZE => Some(Event::Frozen),
+                Operation::FREEZE => self
+                    .just
+                    .filter(|just| matches!(just, Event::Frozen { .. })),
                 Operation::THAW => Some(Event::Thawed { clean: true }),
                 _ => None,
             };

@@ -134,7 +134,9 @@ fn here(
     };
     let frozen = engine.freeze_for(&checkpoint);
     let report = if frozen.is_ok() {
-        let _ = signal.wait(Instant::now() + hold, true, || false);
+        let _ = signal.wait(Instant::now() + hold.min(engine.hold_limit()), true, || {
+            false
+        });
         engine.thaw()
     } else {
         engine.take_failed()

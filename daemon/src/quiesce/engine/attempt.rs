@@ -13,6 +13,7 @@ use crate::quiesce::faults;
 use crate::quiesce::guardian::GuardianError;
 use crate::quiesce::handle::takes_no_writes;
 use crate::quiesce::hold::Hold;
+use crate::quiesce::hung_task::{GRACE, InForce};
 use crate::quiesce::ledger::Ledger;
 use crate::quiesce::pool::Pool;
 use crate::quiesce::prepare::{in_time, plan_and_open};
@@ -33,9 +34,6 @@ const SEARCH_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// A file system that was shut down says so at once.
 const DEAD_LIMIT: Duration = Duration::from_secs(5);
-
-/// What the guardian grants the agent beyond its own limits.
-const GRACE: Duration = Duration::from_secs(10);
 
 /// Looks for those who would hold up the freeze while everything is flushed: as late as it can be, and at no cost.
 struct WriterSearch(Option<mpsc::Receiver<Writers>>);
@@ -136,17 +134,20 @@ impl<B: Backend> Engine<B> {
     ) -> Result<Attempt, FreezeError> {
         faults::reach("plan");
         let mut hold = self.prepare(checkpoint, dead, report)?;
+        self.in_force = self.limits_now();
         let mut result = self.freeze_all(&mut hold);
         // Before the last look at the marks, which comes right before the answer.
         let complete = result.is_ok() && self.is_complete(checkpoint, &mut hold.report);
         if complete {
-            let limit = self.limits.hold + GRACE;
+            let most = self.in_force.hold(hold.freezing_since.elapsed());
+            let limit = most + self.in_force.grace;
             let kept = hold.kept(Instant::now() + limit);
             if let Some(guard) = &mut self.guard {
                 guard.renew(limit);
             }
             if kept.is_kept() {
                 hold.frozen_at = Instant::now();
+                self.hold_limit = most;
                 self.kept = Some(kept);
                 self.hold = Some(hold);
                 return Ok(Attempt::Held);
@@ -216,6 +217,21 @@ impl<B: Backend> Engine<B> {
         complete
     }
 
+    /// Read for every checkpoint, before anything is frozen: an administrator may change it at any time.
+    fn limits_now(&self) -> InForce {
+        let panics_after = self.backend.panics_after();
+        let force = InForce::new(self.limits, panics_after);
+        if let (Some(after), true) = (panics_after, force.limits != self.limits) {
+            tracing::warn!(
+                "the kernel panics when a program waits for {} s (kernel.hung_task_panic), and who writes in a hold waits: it ends after {} s instead of {} s",
+                after.as_secs(),
+                force.limits.hold.as_secs(),
+                self.limits.hold.as_secs()
+            );
+        }
+        force
+    }
+
     fn freeze_all(&mut self, hold: &mut Hold<B>) -> Result<(), FreezeError> {
         if !std::mem::replace(&mut self.rested, true) {
             faults::reach("hooks");
@@ -231,12 +247,13 @@ impl<B: Backend> Engine<B> {
         hold.flush(self.limits.flush)?;
         hold.writers = search.finish();
         if let Some(guard) = &mut self.guard {
-            guard.renew(self.limits.freeze + self.limits.hold + GRACE);
+            guard.renew(self.in_force.guarded());
         }
         // Where nothing is frozen, the log can go on.
         hold.gate = hold.holds_any().then(|| self.gate.close());
         faults::reach("freeze");
-        hold.freeze(self.limits.freeze, self.foreign, self.strictness)?;
+        hold.freezing_since = Instant::now();
+        hold.freeze(self.in_force.limits.freeze, self.foreign, self.strictness)?;
         faults::reach("frozen");
         Ok(())
     }
@@ -252,8 +269,7 @@ impl<B: Backend> Engine<B> {
         }
         self.ledger = Some(Arc::clone(&ledger));
         if let Some(guard) = &mut self.guard {
-            let limits = &self.limits;
-            let limit = limits.flush + limits.freeze + limits.hold + GRACE;
+            let limit = self.limits.flush + self.in_force.guarded();
             let handles = hold
                 .handles(&self.backend)
                 .ok_or(GuardianError::Unguarded)?;
@@ -296,6 +312,7 @@ impl<B: Backend> Engine<B> {
             suspended: Vec::new(),
             writers: Writers::default(),
             report: report.clone(),
+            freezing_since: Instant::now(),
             frozen_at: Instant::now(),
             thawed: false,
             gate: None,

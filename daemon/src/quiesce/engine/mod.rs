@@ -14,6 +14,7 @@ use super::error::{FreezeError, with_causes};
 use super::faults;
 use super::guardian::Guard;
 use super::hold::{Hold, Kept};
+use super::hung_task::InForce;
 use super::ledger::{Ledger, Place};
 use super::prepare::{in_time, probe_all};
 use super::report::{AskedBy, PhaseName, Report};
@@ -53,7 +54,11 @@ pub struct Engine<B: Backend> {
     guard: Option<Box<dyn Guard>>,
     place: Place,
     ledger: Option<Arc<Ledger>>,
+    /// `limits` as they are for the checkpoint at work.
+    in_force: InForce,
     hold: Option<Hold<B>>,
+    /// How long that may last.
+    hold_limit: Duration,
     /// Tells whether that is kept.
     kept: Option<Kept>,
     applications: Resting,
@@ -77,6 +82,7 @@ impl<B: Backend> Engine<B> {
         Self {
             backend: Arc::new(backend),
             limits,
+            in_force: InForce::new(limits, None),
             gate,
             signal: Arc::default(),
             foreign: ForeignFreeze::default(),
@@ -85,6 +91,7 @@ impl<B: Backend> Engine<B> {
             place: Place::Memory,
             ledger: None,
             hold: None,
+            hold_limit: limits.hold,
             kept: None,
             applications: Resting::default(),
             rested: false,
@@ -172,6 +179,11 @@ impl<B: Backend> Engine<B> {
     /// What tells whether the hold that has begun is kept; once.
     pub fn take_kept(&mut self) -> Option<Kept> {
         self.kept.take()
+    }
+
+    /// How long the hold that has begun may last: less than the limits say where the kernel would panic before.
+    pub fn hold_limit(&self) -> Duration {
+        self.hold_limit
     }
 
     /// The report of the last freeze, if it failed; once.
