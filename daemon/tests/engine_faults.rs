@@ -8,7 +8,7 @@ use double::{Double, Entry, Fault, Fs, Op};
 use hv_vssd::quiesce::error::with_causes;
 use hv_vssd::quiesce::report::{FileSystemResult, PhaseName};
 use hv_vssd::quiesce::{Engine, FreezeError, Limits};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 fn sorted(mut numbers: Vec<Fs>) -> Vec<Fs> {
     numbers.sort_unstable();
@@ -355,4 +355,24 @@ fn what_took_longest_to_flush_is_among_the_first_that_threads_take() {
     // Each thread has taken one at most before it has.
     let place = begun.into_iter().position(|fs| fs == 300).unwrap();
     assert!(place < 64, "it began as number {place}");
+}
+
+#[test]
+fn a_scrub_is_waited_for_before_anything_is_frozen_and_not_for_long() {
+    let double = Double::new(&[&[1, 2]]);
+    let mut engine = double.engine();
+    double.scrub(2, Duration::from_millis(700));
+    let error = engine.check().unwrap_err();
+    assert!(matches!(error, FreezeError::AtWork(..)), "{error:?}");
+    let begun = Instant::now();
+    engine.freeze().unwrap();
+    assert!(begun.elapsed() >= Duration::from_millis(500));
+    engine.thaw().unwrap();
+
+    double.scrub(2, Duration::from_secs(1000));
+    let error = engine.freeze().unwrap_err();
+    assert!(error.to_string().contains("(scrub)"), "{error}");
+    assert!(begun.elapsed() < double::PATIENCE);
+    assert_eq!(double.done(Op::Freeze).len(), 2, "the first freeze's alone");
+    assert!(engine.is_free());
 }

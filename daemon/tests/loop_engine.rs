@@ -479,6 +479,14 @@ impl Backend for Late {
         }
     }
 
+    fn at_work(&self, handle: &Self::Handle) -> Option<String> {
+        self.0.at_work(handle)
+    }
+
+    fn first_at_work(&self) -> Option<(hv_vssd::quiesce::backend::Target, String)> {
+        self.0.first_at_work()
+    }
+
     fn panics_after(&self) -> Option<Duration> {
         self.0.panics_after()
     }

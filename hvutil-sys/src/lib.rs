@@ -11,6 +11,7 @@
 //! | [`shared`] | a file mapped shared (`mmap`) |
 //! | [`socket`] | passing descriptors (`SCM_RIGHTS`) |
 //! | [`child`] | a thaw in a process of its own (`fork`) |
+//! | [`btrfs`] | what a btrfs is busy with (`BTRFS_IOC_SCRUB_PROGRESS`) |
 //! | [`exec`] | executing a descriptor (`execveat`) |
 //! | [`hypervisor`] | the hypervisor's name (CPUID) |
 //! | [`ptrace`] | interrupting another process's system call (`kernel/ptrace.c`) |
@@ -23,6 +24,7 @@
     reason = "system calls and ioctls that no safe library offers; nowhere else in the project"
 )]
 
+pub mod btrfs;
 pub mod child;
 pub mod device;
 pub mod exec;

@@ -83,6 +83,54 @@ scenario! {
     }
 }
 
+scenario! {
+    /// FIFREEZE waits until it is done.
+    row: "6", "a btrfs scrub of minutes is running; then it is cancelled; then one of seconds",
+    c_daemon_gap: Some("waits for the scrub, and every writer of the btrfs waits for it"),
+    fn btrfs_scrub_fails_the_freeze_before_any_writer_waits(bed) {
+        let kinds = [FsKind::Ext4, FsKind::Btrfs];
+        let mut guest = bed.boot(&kinds.map(Disk::new))?;
+        let points = mount_all(&guest, &kinds)?;
+        plug_in(&mut guest)?;
+        guest.sh("head -c 24000000 /dev/urandom > /mnt/btrfs/data; sync; mkdir -p /var/lib/btrfs")?;
+        bed.agent.start(&mut guest)?;
+        scrub(&guest, "100k")?;
+        if bed.agent == Agent::HvVssd {
+            let said = guest.exec(&["/usr/sbin/hv-vssd", "check"], SOON * 4)?.stdout;
+            promise!(said.contains("[operation-at-work]"), "hv-vssd check does not say so: {said}");
+            fails(&mut guest, Operation::HOT_BACKUP, SOON)?;
+        }
+        let transaction = begin(&mut guest, Operation::FREEZE)?;
+        let asked = Instant::now();
+        for _ in 0..20 {
+            writable_within(&guest, &points, Instant::now(), SOON)?;
+        }
+        let status = answer(&mut guest, transaction, Duration::from_secs(30))?;
+        let heard = asked.elapsed();
+        promise!(status == E_FAIL, "FREEZE was answered {status:#x}");
+        writable_within(&guest, &points, Instant::now(), SOON)?;
+        says(&guest, bed.agent, "scrub of device 1", SOON)?;
+        guest.sh("btrfs scrub cancel /mnt/btrfs")?;
+        checkpoint(&mut guest)?;
+        scrub(&guest, "6m")?;
+        let transaction = begin(&mut guest, Operation::FREEZE)?;
+        let status = answer(&mut guest, transaction, Duration::from_secs(30))?;
+        promise!(status == 0, "a short scrub makes FREEZE fail: {status:#x}");
+        succeeds(&mut guest, Operation::THAW)?;
+        Ok(format!("failure after {:.1} s with nothing frozen, named; works once it is cancelled, and waits for a short one", heard.as_secs_f64()))
+    }
+}
+
+/// Begins a scrub of this speed, and sees it at work.
+fn scrub(guest: &Guest, speed: &str) -> Step<()> {
+    guest.sh(&format!(
+        "for limit in /sys/fs/btrfs/*-*/devinfo/1/scrub_speed_max; do echo {speed} > $limit; done
+        btrfs scrub start -B /mnt/btrfs > /tmp/scrub 2>&1 < /dev/null &
+        sleep 1; kill -0 $! || {{ cat /tmp/scrub >&2; exit 1; }}"
+    ))?;
+    Ok(())
+}
+
 /// A guest with two good disks and a third one that can be stalled.
 fn with_stallable(bed: &mut Bed) -> Step<(Guest, Vec<String>, Vec<String>)> {
     let kinds = [FsKind::Ext4, FsKind::Xfs, FsKind::Ext4];

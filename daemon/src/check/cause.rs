@@ -49,6 +49,8 @@ pub enum Cause {
     FrozenAlready,
     /// Programs sleep in a write.
     SleepingWriter,
+    /// A file system is busy with an operation that a freeze would wait for.
+    OperationAtWork,
     /// A device takes no writes.
     DeviceSuspended,
     /// The kernel cannot count a device's suspension within a hold.
@@ -69,7 +71,7 @@ pub enum Cause {
 
 impl Cause {
     /// All of them, in the order of the docs.
-    pub const ALL: [Self; 30] = [
+    pub const ALL: [Self; 31] = [
         Self::NotHyperV,
         Self::NoVmbus,
         Self::ServiceOff,
@@ -92,6 +94,7 @@ impl Cause {
         Self::Excluded,
         Self::FrozenAlready,
         Self::SleepingWriter,
+        Self::OperationAtWork,
         Self::DeviceSuspended,
         Self::SnapshotInHold,
         Self::HungTaskPanic,
@@ -128,6 +131,7 @@ impl Cause {
             Self::Excluded => "excluded",
             Self::FrozenAlready => "frozen-already",
             Self::SleepingWriter => "sleeping-writer",
+            Self::OperationAtWork => "operation-at-work",
             Self::DeviceSuspended => "device-suspended",
             Self::SnapshotInHold => "snapshot-in-hold",
             Self::HungTaskPanic => "hung-task-panic",

@@ -144,6 +144,8 @@ pub struct Settings {
 /// What sysfs and the mount table tell of single disks.
 #[derive(Debug, Default, Clone)]
 pub struct Disks {
+    /// A file system, and the operation of its own that a freeze would wait for.
+    pub at_work: Vec<(String, String)>,
     /// A file system, and the device beneath it that takes no writes.
     pub suspended: Vec<(String, String)>,
     /// File systems that are frozen and lie on device mapper.

@@ -19,6 +19,7 @@ use crate::filesystems::{
     DeviceNodes, DeviceNumber, Plan, Policy, Reason, Roots, Scan, scan_below,
 };
 use crate::hooks::discover;
+use crate::quiesce::at_work;
 use crate::quiesce::backend::Target;
 use crate::quiesce::error::with_causes;
 use crate::quiesce::handle::{Handle, Unreached};
@@ -284,6 +285,39 @@ fn hooks(places: &Places, config: Option<&Config>) -> Hooks {
     }
 }
 
+/// Opening a btrfs that answers takes microseconds.
+const OPEN_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// What each btrfs of the plan is busy with. In a thread, which is left alone if something keeps it from opening one.
+fn at_work(plan: &Plan, sys: &Path) -> Vec<(String, String)> {
+    let btrfs = plan.superblocks().filter(|fs| fs.fstype == "btrfs");
+    let targets: Vec<_> = btrfs.map(Target::from).collect();
+    if targets.is_empty() {
+        return Vec::new();
+    }
+    let (found, operations) = mpsc::channel();
+    let sys = sys.to_owned();
+    let look = move || {
+        for target in targets {
+            let Ok(handle) = Handle::open(&target) else {
+                continue;
+            };
+            if let Some(operation) = at_work::operation(&handle, &sys) {
+                let _ = found.send((target.to_string(), operation));
+            }
+        }
+    };
+    if thread::Builder::new().spawn(look).is_err() {
+        return Vec::new();
+    }
+    let deadline = Instant::now() + OPEN_TIMEOUT;
+    std::iter::from_fn(|| {
+        let left = deadline.saturating_duration_since(Instant::now());
+        operations.recv_timeout(left).ok()
+    })
+    .collect()
+}
+
 fn disks(scan: &Scan, plan: &Plan, roots: &Roots) -> Disks {
     let mut suspended = Vec::new();
     let mut mapped = Vec::new();
@@ -302,6 +336,7 @@ fn disks(scan: &Scan, plan: &Plan, roots: &Roots) -> Disks {
         }
     }
     Disks {
+        at_work: at_work(plan, &roots.sys),
         suspended,
         mapped,
         dead: Vec::new(),

@@ -4,7 +4,8 @@
 //! /proc, /sys, /run, the control socket, a scan, the hooks' files ─ gather() → Facts ─ Report::of(&Facts) → text or JSON
 //! ```
 //!
-//! Gathering freezes nothing, opens nothing outside /proc, /sys, /run and the directories of configuration and hooks, and waits for no file system. What follows from the
+//! Gathering freezes nothing, opens nothing outside /proc, /sys, /run and the directories of configuration and hooks but the root of each btrfs, in a
+//! thread that is waited for 3 s at most, and waits for no file system otherwise. What follows from the
 //! facts is decided without any input.
 
 mod cause;

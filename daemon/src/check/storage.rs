@@ -29,6 +29,14 @@ pub(super) fn look(facts: &Facts, findings: &mut Vec<Finding>) {
         ));
     }
     sleeping(facts, findings);
+    for (place, operation) in &facts.disks.at_work {
+        findings.push(Finding::new(
+            Cause::OperationAtWork,
+            Severity::Error,
+            format!("{place} is busy with an operation of its own ({operation}), for whose end a freeze and all writers would wait; no freeze is begun until then."),
+            "Take the backup when it is done, or end it: btrfs scrub cancel, btrfs balance pause",
+        ));
+    }
     for (place, device) in &facts.disks.suspended {
         findings.push(Finding::new(
             Cause::DeviceSuspended,

@@ -140,6 +140,12 @@ pub trait Backend: std::fmt::Debug + Send + Sync + 'static {
     /// How long a program may wait for a file system before the kernel panics; `None` if it does not, or that is not to be heeded.
     fn panics_after(&self) -> Option<Duration>;
 
+    /// What keeps this file system from being frozen as long as it lasts, in words, such as a scrub.
+    fn at_work(&self, handle: &Self::Handle) -> Option<String>;
+
+    /// Of those of the plan made ahead, the first that something keeps from being frozen, and what.
+    fn first_at_work(&self) -> Option<(Target, String)>;
+
     /// Whether someone else keeps its device frozen, beside whatever we did: a suspended device-mapper device. Since Linux 6.8 the two
     /// nest, and `FITHAW`, which lets go of ours, says `EINVAL` as long as the other lasts. Opens nothing.
     fn is_suspended(&self, handle: &Self::Handle) -> bool;

@@ -58,6 +58,11 @@ pub enum FreezeError {
         "{0} is frozen already by someone else (an administrator, a snapshot): thaw it with 'fsfreeze -u', or wait for the snapshot to end"
     )]
     Foreign(String),
+    /// An operation holds write access as long as it lasts.
+    #[error(
+        "{0} is busy with an operation of its own ({1}), for whose end a freeze and all writers would wait: nothing was frozen; cancel or pause it, or take the backup when it is done"
+    )]
+    AtWork(String, String),
     /// `FIFREEZE` failed.
     #[error("{0} cannot be frozen")]
     Freeze(String, #[source] io::Error),

@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 
 use hvutil_sys::freeze;
 
+use super::at_work;
 use super::backend::{Backend, Foreseen, Target};
 use super::expedite::Expedite;
 use super::handle::{Handle, HandleError};
@@ -335,6 +336,27 @@ impl Backend for Kernel {
         (!self.ignores_panic)
             .then(|| hung_task::panics_after(Path::new("/proc")))
             .flatten()
+    }
+
+    fn at_work(&self, handle: &Handle) -> Option<String> {
+        at_work::operation(handle, Path::new("/sys"))
+    }
+
+    fn first_at_work(&self) -> Option<(Target, String)> {
+        let targets: Vec<Target> = match self.seen().as_ref() {
+            Some(Seen {
+                plan: Some(plan), ..
+            }) => {
+                let btrfs = plan.superblocks().filter(|fs| fs.fstype == "btrfs");
+                btrfs.map(Target::from).collect()
+            }
+            _ => return None,
+        };
+        // What cannot be opened is for FREEZE to tell.
+        targets.into_iter().find_map(|target| {
+            let operation = self.at_work(&Handle::open(&target).ok()?)?;
+            Some((target, operation))
+        })
     }
 
     fn is_suspended(&self, handle: &Handle) -> bool {

@@ -1,5 +1,6 @@
 //! Quiescing: from a plan to a hold, and back.
 
+pub mod at_work;
 pub mod backend;
 pub mod engine;
 pub mod error;

@@ -78,9 +78,11 @@ impl From<&FreezeError> for Cause {
             | E::OpenLimit(_)
             | E::StillOpening
             | E::Unsettled(_) => Self::Mounts,
-            E::FlushLimit(..) | E::Freeze(..) | E::FreezeLimit(..) | E::Flush(..) => {
-                Self::FileSystem
-            }
+            E::FlushLimit(..)
+            | E::AtWork(..)
+            | E::Freeze(..)
+            | E::FreezeLimit(..)
+            | E::Flush(..) => Self::FileSystem,
             E::Stuck(..) | E::StillFrozen(_) | E::LeftOver(_) => Self::LeftOver,
             E::Foreign(_) => Self::Foreign,
             E::Gap(_) | E::Unseen(_) => Self::Strictness,

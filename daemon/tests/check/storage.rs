@@ -316,3 +316,21 @@ fn a_kernel_that_panics_before_the_limits_have_passed_is_warned_of() {
         assert_eq!(found(&guest), None, "{config} {timeout}");
     }
 }
+
+#[test]
+fn an_operation_that_a_freeze_would_wait_for_keeps_the_host_from_a_checkpoint() {
+    let mut facts = Facts::default();
+    facts.disks.at_work = vec![("/srv (btrfs on 0:42)".to_owned(), "balance".to_owned())];
+    let report = Report::of(&facts);
+    let mut findings = report.findings.iter();
+    let found = findings
+        .find(|finding| finding.code == Cause::OperationAtWork)
+        .unwrap();
+    assert_eq!(found.severity, Severity::Error);
+    assert!(
+        found
+            .finding
+            .starts_with("/srv (btrfs on 0:42) is busy with an operation of its own (balance)")
+    );
+    assert!(found.remedy.contains("btrfs balance pause"));
+}

@@ -80,6 +80,8 @@ struct World {
     suspended: BTreeSet<Fs>,
     /// Of the kernel, when a program waits.
     panics_after: Option<Duration>,
+    /// Busy with an operation until then.
+    at_work: BTreeMap<Fs, Instant>,
     /// Since when its disks write much, with writers nearly as fast.
     writing_since: Option<Instant>,
     /// How often it was told that what it holds open may go.
@@ -130,6 +132,16 @@ impl Double {
     pub(crate) fn panicking_after(self, time: Duration) -> Self {
         self.lock().panics_after = Some(time);
         self
+    }
+
+    /// This one is busy with a scrub for so long from now on.
+    pub(crate) fn scrub(&self, fs: Fs, time: Duration) {
+        self.lock().at_work.insert(fs, Instant::now() + time);
+    }
+
+    fn operation(&self, fs: Fs) -> Option<String> {
+        let until = *self.lock().at_work.get(&fs)?;
+        (Instant::now() < until).then(|| "scrub".to_owned())
     }
 
     /// File systems that are only flushed.
@@ -396,6 +408,16 @@ impl Backend for Double {
 
     fn writers(&self, _devices: &[DeviceNumber]) -> Writers {
         Writers::default()
+    }
+
+    fn at_work(&self, held: &Held) -> Option<String> {
+        self.operation(held.0)
+    }
+
+    fn first_at_work(&self) -> Option<(Target, String)> {
+        let superblocks = self.lock().stages.concat();
+        let mut superblocks = superblocks.into_iter();
+        superblocks.find_map(|fs| Some((Target::from(&superblock(fs)), self.operation(fs)?)))
     }
 
     fn panics_after(&self) -> Option<Duration> {

@@ -360,6 +360,14 @@ impl Backend for ScratchKernel {
         self.kernel.writers(devices)
     }
 
+    fn at_work(&self, handle: &Handle) -> Option<String> {
+        self.kernel.at_work(handle)
+    }
+
+    fn first_at_work(&self) -> Option<(Target, String)> {
+        None
+    }
+
     fn panics_after(&self) -> Option<Duration> {
         self.panics_after
     }

@@ -18,6 +18,7 @@ use crate::quiesce::ledger::Ledger;
 use crate::quiesce::pool::Pool;
 use crate::quiesce::prepare::{in_time, plan_and_open};
 use crate::quiesce::report::{PhaseName, Report};
+use crate::quiesce::signal::Waited;
 use crate::quiesce::slot::Slot;
 use crate::quiesce::target::Target;
 use crate::quiesce::writers::Writers;
@@ -34,6 +35,11 @@ const SEARCH_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// A file system that was shut down says so at once.
 const DEAD_LIMIT: Duration = Duration::from_secs(5);
+/// How long a scrub or balance may take to end before a freeze is given up for it: a short one does, and nothing is frozen yet.
+const OPERATION_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How often its end is looked for.
+const OPERATION_INTERVAL: Duration = Duration::from_millis(200);
 
 /// Looks for those who would hold up the freeze while everything is flushed: as late as it can be, and at no cost.
 struct WriterSearch(Option<mpsc::Receiver<Writers>>);
@@ -135,6 +141,8 @@ impl<B: Backend> Engine<B> {
         faults::reach("plan");
         let mut hold = self.prepare(checkpoint, dead, report)?;
         self.in_force = self.limits_now();
+        // Before applications are told: they would wait as long.
+        self.wait_for_operations(&hold, OPERATION_TIMEOUT)?;
         let mut result = self.freeze_all(&mut hold);
         // Before the last look at the marks, which comes right before the answer.
         let complete = result.is_ok() && self.is_complete(checkpoint, &mut hold.report);
@@ -217,6 +225,28 @@ impl<B: Backend> Engine<B> {
         complete
     }
 
+    /// Waits until no file system is busy with an operation that a freeze would wait for.
+    fn wait_for_operations(&self, hold: &Hold<B>, limit: Duration) -> Result<(), FreezeError> {
+        let deadline = Instant::now() + limit;
+        loop {
+            let found = hold.stages.iter().flatten().find_map(|slot| {
+                let operation = self.backend.at_work(slot.handle())?;
+                Some((slot.target().to_string(), operation))
+            });
+            let Some((name, operation)) = found else {
+                return Ok(());
+            };
+            let now = Instant::now();
+            if now >= deadline {
+                return Err(FreezeError::AtWork(name, operation));
+            }
+            let next = (now + OPERATION_INTERVAL).min(deadline);
+            if self.signal.wait(next, true, || false) == Waited::Aborted {
+                return Err(FreezeError::Aborted);
+            }
+        }
+    }
+
     /// Read for every checkpoint, before anything is frozen: an administrator may change it at any time.
     fn limits_now(&self) -> InForce {
         let panics_after = self.backend.panics_after();
@@ -246,6 +276,8 @@ impl<B: Backend> Engine<B> {
         let search = WriterSearch::begin(hold);
         hold.flush(self.limits.flush)?;
         hold.writers = search.finish();
+        // One that has begun in the flush: from here on nobody waits for it.
+        self.wait_for_operations(hold, Duration::ZERO)?;
         if let Some(guard) = &mut self.guard {
             guard.renew(self.in_force.guarded());
         }

@@ -137,7 +137,15 @@ impl<B: Backend> Engine<B> {
         }
         let backend = Arc::clone(&self.backend);
         let strict = self.strictness == Strictness::Strict;
-        let look = move || probe_all(&*backend, strict);
+        let look = move || {
+            probe_all(&*backend, strict)?;
+            match backend.first_at_work() {
+                Some((target, operation)) => {
+                    Err(FreezeError::AtWork(target.to_string(), operation))
+                }
+                None => Ok(()),
+            }
+        };
         in_time(look, LOOK_LIMIT, &self.signal, &mut self.preparing)
     }
 
