@@ -424,6 +424,8 @@ fn hooks_keep_their_core_dumps_and_get_every_signal() {
         let etc = Path::new("/etc");
         let (tmpfs, flags) = (Some("tmpfs"), nix::mount::MsFlags::empty());
         nix::mount::mount(tmpfs, etc, tmpfs, flags, None::<&str>).unwrap();
+        // A tmpfs is everybody's, and no hook is run below such a directory.
+        fs::set_permissions(etc, Permissions::from_mode(0o755)).unwrap();
         let hooks = etc.join("hv-vssd/hooks.d");
         fs::create_dir_all(&hooks).unwrap();
         let hook = hooks.join("10-aborts");

@@ -75,7 +75,7 @@ mod tests {
     fn where_nothing_is_near_all_are_named() {
         assert_eq!(
             advice("limits", "wibble"),
-            "known here are flush, freeze, hold"
+            "known here are flush, freeze, hold, ignore_hung_task_panic"
         );
         let all = advice("", "wibble");
         assert_eq!(all.matches("hooks").count(), 1, "{all}");

@@ -215,12 +215,14 @@ fn look(name: &str, path: &Path, places: &Places) -> Result<(Option<Skip>, File)
 /// Its own owner and mode can be put right; what lies above may be somebody's home.
 fn refusal(exposed: &Exposed, walked: &Walked, path: &Path) -> Refusal {
     let place = exposed.place.display().to_string();
-    let near = [
-        Some(walked.real.as_path()),
-        walked.real.parent(),
-        path.parent(),
-    ];
-    match (&exposed.how, near.contains(&Some(exposed.place.as_path()))) {
+    let exposed_place = exposed.place.as_path();
+    let near = [walked.real.as_path()]
+        .into_iter()
+        .chain(walked.real.parent());
+    // Those of the directories of hooks, and what lies above them, are the system's own.
+    let mut near = near.chain(path.ancestors());
+    let is_near = near.any(|place| place == exposed_place);
+    match (&exposed.how, is_near) {
         (Exposure::Owner(user), true) => Refusal::Owner(place, *user),
         (Exposure::Owner(user), false) => Refusal::OwnerAbove(place, *user),
         (Exposure::Writable, true) => Refusal::Writable(place),
