@@ -54,8 +54,9 @@ fn asked(guest: &Guest, command: &[&str]) -> Step<Value> {
 /// The longest stall of the last checkpoint.
 fn worst_stall(guest: &Guest) -> Step<Duration> {
     let status = asked(guest, &["/usr/sbin/hv-vssd", "status", "--json"])?;
-    let last = status["checkpoints"].as_array().and_then(|all| all.last());
-    let stall = last.and_then(|last| last["worst_stall"]["stall_ms"].as_f64());
+    let last = status.pointer("/checkpoints").and_then(Value::as_array);
+    let last = last.and_then(|all| all.last());
+    let stall = last.and_then(|last| last.pointer("/worst_stall/stall_ms")?.as_f64());
     let stall = stall.ok_or_else(|| Failure::Promise(format!("no stall is told: {status}")))?;
     Ok(Duration::from_secs_f64(stall / 1e3))
 }

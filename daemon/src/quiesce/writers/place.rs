@@ -11,7 +11,10 @@ use crate::filesystems::text::excerpt;
 use crate::filesystems::{DeviceNumber, Identities, Kind, MountTable, MountTree, mountinfo};
 
 /// A table of another mount namespace is as long as its owner likes: more than this of it is not read …
-const MAX_TABLE: u64 = 16 << 20;
+const MAX_TABLE: u64 = 4 << 20;
+
+/// … nor more of all tables together …
+const MAX_ALL: u64 = 32 << 20;
 
 /// … nor more tables than this.
 const MAX_TABLES: usize = 64;
@@ -38,20 +41,21 @@ pub(super) struct Places<'a> {
     tables: Vec<MountTable>,
     /// Mount namespaces, with the root directory that a table was seen from.
     read: HashSet<(PathBuf, PathBuf)>,
+    /// How much of [`MAX_ALL`] is left.
+    left: u64,
     identities: Identities,
 }
 
 impl<'a> Places<'a> {
     pub(super) fn new(proc: &'a Path) -> Self {
-        let mut places = Self {
+        Self {
             proc,
             mounts: HashMap::new(),
             tables: Vec::new(),
             read: HashSet::new(),
+            left: MAX_ALL,
             identities: Identities::default(),
-        };
-        places.take(&proc.join("self"));
-        places
+        }
     }
 
     pub(super) fn of(&mut self, pid: u32, tid: u32, fd: i32) -> Place {
@@ -60,6 +64,10 @@ impl<'a> Places<'a> {
         let Some(id) = mount_id(&path) else {
             return Place::Gone;
         };
+        if self.read.is_empty() {
+            // Not before somebody is found: it may be long.
+            self.take(&self.proc.join("self"));
+        }
         if !self.mounts.contains_key(&id) {
             self.take(&task);
         }
@@ -107,7 +115,8 @@ impl<'a> Places<'a> {
         let mut text = Vec::new();
         // What cannot be read is as good as empty.
         let _ = File::open(task.join("mountinfo"))
-            .and_then(|file| file.take(MAX_TABLE).read_to_end(&mut text));
+            .and_then(|file| file.take(MAX_TABLE.min(self.left)).read_to_end(&mut text));
+        self.left = self.left.saturating_sub(text.len() as u64);
         // The bound may have cut a line.
         let end = text.iter().rposition(|byte| *byte == b'\n');
         text.truncate(end.map_or(0, |end| end + 1));
