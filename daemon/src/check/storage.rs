@@ -65,11 +65,15 @@ pub(super) fn look(facts: &Facts, findings: &mut Vec<Finding>) {
             Some(1) => ", after 1 error that its driver has on record".to_owned(),
             Some(count) => format!(", after {count} errors that its driver has on record"),
         };
-        let (severity, what) = match broken.shown {
-            true => (Severity::Warning, "an image of it may be damaged"),
-            false => (
+        let (severity, what) = match (broken.shown, facts.settings.strict) {
+            (true, _) => (Severity::Warning, "an image of it may be damaged"),
+            (false, false) => (
+                Severity::Warning,
+                "a checkpoint leaves it out, and an image of it may be damaged",
+            ),
+            (false, true) => (
                 Severity::Error,
-                "it cannot be frozen, and an image of it may be damaged",
+                "the configuration says strictness = \"strict\", so every checkpoint fails, and an image of it may be damaged",
             ),
         };
         findings.push(Finding::new(

@@ -120,7 +120,7 @@ fn disks_that_do_not_serve_are_told() {
             )
         })
         .collect();
-    let expected = [(Severity::Error, "/acts"), (Severity::Warning, "/turned")];
+    let expected = [(Severity::Warning, "/acts"), (Severity::Warning, "/turned")];
     assert_eq!(broken, expected);
     let (severity, text) = sentence(&report, Cause::TakesNoWrites);
     assert_eq!(severity, Severity::Warning, "{text}");

@@ -21,6 +21,7 @@ mod sleeper;
 mod syslog;
 mod writer;
 
+use std::os::unix::fs::PermissionsExt;
 use std::process::{Command, ExitCode};
 
 use nix::mount::{MsFlags, mount};
@@ -74,6 +75,8 @@ fn main() -> ExitCode {
 type Outcome = Result<(), Box<dyn std::error::Error>>;
 
 fn init() -> Outcome {
+    // As the root directory of a system is, and not as the initramfs has it.
+    std::fs::set_permissions("/", PermissionsExt::from_mode(0o755))?;
     for (kind, at) in [
         ("devtmpfs", "/dev"),
         ("proc", "/proc"),
