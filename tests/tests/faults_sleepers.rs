@@ -147,7 +147,8 @@ scenario! {
         let (mut guest, points) = ready(bed)?;
         let sleeper = Sleeper::at_a_pipe(&guest, "splice", "/mnt/ext4", ROOT)?;
         for victim in [Victim::Agent, Victim::Both] {
-            bed.agent.start(&mut guest)?;
+            // Time for the kill: the program is interrupted after it.
+            start_with(&mut guest, "waiting", "sleep")?;
             kill_in_the_next_freeze(&guest, bed.agent, victim)?;
             begin(&mut guest, Operation::FREEZE)?;
             ended(&guest, bed.agent, SOON)?;
