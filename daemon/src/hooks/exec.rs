@@ -18,7 +18,7 @@ use nix::unistd::dup2_stdin;
 /// What a login has (man 2 getrlimit): the agent raises its own.
 const OPEN_FILES: u64 = 1024;
 
-/// Becomes the hook, whose file is standard input, as [`super::unit::Call`] gives it. Returns only if that fails.
+/// Becomes the hook, whose file is standard input, as `super::unit::Call` gives it. Returns only if that fails.
 ///
 /// A program is executed by that descriptor. A script has its interpreter open the path, and finds its own name in `$0`: that the path leads to the
 /// same file is looked at right before.
