@@ -56,21 +56,29 @@ struct Tables<'a> {
     namespaces: std::vec::IntoIter<Vec<u32>>,
     ours: Option<File>,
     budget: Budget,
+    /// Those of users are passed over.
+    system_only: bool,
     /// Processes that could not be looked into.
     unread: usize,
     cut: BTreeMap<Option<u32>, UnreadTables>,
+    /// As [`super::Scan::others_fingerprint`], of what was read so far. Tables are added up, because namespaces come in no order.
+    ///
+    /// Those of ordinary users do not count: they cannot mount a disk, and must not be able to have every plan made anew.
+    fingerprint: u64,
 }
 
 impl<'a> Tables<'a> {
-    fn list(proc: &'a Path) -> Result<Self, ScanError> {
+    fn list(proc: &'a Path, system_only: bool) -> Result<Self, ScanError> {
         let listed = processes::list(proc)?;
         Ok(Self {
             proc,
             namespaces: listed.namespaces.into_iter(),
             ours: File::open(proc.join("self/ns/user")).ok(),
             budget: Budget::default(),
+            system_only,
             unread: listed.unread,
             cut: BTreeMap::new(),
+            fingerprint: listed.unread as u64,
         })
     }
 
@@ -96,14 +104,26 @@ impl Iterator for Tables<'_> {
             let pids = self.namespaces.next()?;
             let started = Instant::now();
             let owner = processes::owner(self.proc, &pids, self.ours.as_ref());
+            let is_system = owner == Owner::System;
+            if self.system_only && !is_system {
+                continue;
+            }
             let first = pids.first().copied().unwrap_or_default();
             let Some(grant) = self.budget.grant(owner) else {
                 self.note_cut(owner, first);
                 continue;
             };
+            let unread = self.unread;
             let table = processes::table(self.proc, pids, grant, &mut self.unread);
             let bytes = table.as_ref().map_or(0, |table| table.text.len());
             self.budget.spend(owner, bytes, started);
+            if is_system {
+                // Never 0 for a table, so that an empty one counts.
+                let hash = |table: &Table| hash_of(&table.text).max(1);
+                let told = table.as_ref().map_or(0, hash);
+                let refused = (self.unread - unread) as u64;
+                self.fingerprint = self.fingerprint.wrapping_add(told).wrapping_add(refused);
+            }
             if let Some(table) = table {
                 if table.is_cut {
                     self.note_cut(owner, table.pid);
@@ -121,12 +141,11 @@ pub(crate) fn read_others(
     kind_of: &dyn Fn(&str) -> Kind,
     keep: &mut dyn FnMut(File),
 ) -> Result<Others, ScanError> {
-    let mut tables = Tables::list(proc)?;
+    let mut tables = Tables::list(proc, false)?;
     let mut others = Others::default();
     // Not made for a machine without any other namespace.
     let mut own_known: Option<(Known<'_>, Places<'_>)> = None;
     for (owner, table) in tables.by_ref() {
-        others.fingerprint = others.fingerprint.wrapping_add(fingerprint(owner, &table));
         if owner == Owner::System {
             keep(table.file);
         }
@@ -153,34 +172,19 @@ pub(crate) fn read_others(
     }
     others.unread_processes = tables.unread;
     others.unread_tables = tables.cut.into_values().collect();
-    others.fingerprint = others
-        .fingerprint
-        .wrapping_add(others.unread_processes as u64);
+    others.fingerprint = tables.fingerprint;
     Ok(others)
 }
 
 /// The open tables of the system's namespaces, with the fingerprint that [`read_others`] would give now. Parses none.
 pub(crate) fn open_others(proc: &Path) -> Result<(Vec<File>, u64), ScanError> {
-    let mut tables = Tables::list(proc)?;
-    let (mut files, mut sum) = (Vec::new(), 0_u64);
-    for (owner, table) in tables.by_ref() {
-        sum = sum.wrapping_add(fingerprint(owner, &table));
-        if owner == Owner::System {
-            files.push(table.file);
-        }
-    }
-    Ok((files, sum.wrapping_add(tables.unread as u64)))
+    let mut tables = Tables::list(proc, true)?;
+    let files = tables.by_ref().map(|(_, table)| table.file).collect();
+    Ok((files, tables.fingerprint))
 }
 
-/// Of one table; those of several are added up, because namespaces come in no order. Never 0, so that an empty one counts. A table of an
-/// ordinary user's does not: he cannot mount a disk, and must not be able to have every plan made anew.
-fn fingerprint(owner: Owner, table: &Table) -> u64 {
-    match owner {
-        Owner::User(_) => 0,
-        Owner::System => BuildHasherDefault::<DefaultHasher>::default()
-            .hash_one(&table.text)
-            .max(1),
-    }
+fn hash_of(text: &[u8]) -> u64 {
+    BuildHasherDefault::<DefaultHasher>::default().hash_one(text)
 }
 
 /// The superblocks seen so far.

@@ -229,3 +229,15 @@ fn what_a_user_mounts_makes_no_plan_anew_and_what_the_system_does_does() {
         assert_ne!(fingerprint(CONTAINER, false), fingerprint(&longer, false));
     }
 }
+
+#[test]
+fn what_is_opened_again_is_the_systems_alone_and_counts_the_same() {
+    let proc = Proc::new();
+    proc.process("40", 2, Some(CONTAINER));
+    let uid = of_a_user(&proc, "40");
+    proc.process("90", 9, Some(CONTAINER));
+    let (files, fingerprint) = open_others(proc.0.path()).unwrap();
+    assert_eq!(fingerprint, proc.read().unwrap().fingerprint);
+    // Whoever runs this as an ordinary user has no namespace of the system's.
+    assert_eq!(files.len(), usize::from(uid == 65_534));
+}

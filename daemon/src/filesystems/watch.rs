@@ -58,19 +58,7 @@ impl TableWatch {
     /// # Errors
     /// When `poll` fails.
     pub fn changed(&self) -> io::Result<bool> {
-        let changed = PollFlags::POLLPRI | PollFlags::POLLERR;
-        let mut fds = [PollFd::new(self.table.as_fd(), changed)];
-        loop {
-            match poll(&mut fds, PollTimeout::ZERO) {
-                Ok(_) => break,
-                Err(Errno::EINTR) => {}
-                Err(error) => return Err(error.into()),
-            }
-        }
-        let [fd] = fds;
-        Ok(fd
-            .revents()
-            .is_some_and(|events| events.intersects(changed)))
+        changed_of(std::slice::from_ref(self)).map(|changed| !changed.is_empty())
     }
 
     /// What [`Baseline::appeared_in`] finds in the table as it is now.
@@ -83,7 +71,7 @@ impl TableWatch {
         policy: &Policy,
         deadline: Instant,
     ) -> io::Result<Appeared> {
-        let now = self.read(usize::MAX, deadline)?;
+        let now = self.read(deadline)?;
         Ok(before.appeared_in(&now, policy))
     }
 
@@ -92,12 +80,13 @@ impl TableWatch {
     /// # Errors
     /// When it cannot be read or understood.
     pub fn mounts(&self) -> io::Result<MountTable> {
-        self.read(usize::MAX, Instant::now() + READ_LIMIT)
+        self.read(Instant::now() + READ_LIMIT)
     }
 
-    fn read(&self, bytes: usize, until: Instant) -> io::Result<MountTable> {
+    fn read(&self, until: Instant) -> io::Result<MountTable> {
         let mut table = &self.table;
         table.rewind()?;
+        let bytes = usize::MAX;
         match processes::read_lines(table, Grant { bytes, until })? {
             (_, true) => Err(io::ErrorKind::TimedOut.into()),
             (text, false) => mountinfo::parse_owned(text).map_err(io::Error::other),
@@ -105,25 +94,29 @@ impl TableWatch {
     }
 }
 
-/// Of these tables those that have changed since they were last asked, in one system call; those that cannot be asked count as changed.
-fn changed_of(tables: &[TableWatch]) -> Vec<&TableWatch> {
+/// Of these tables those that have changed since they were last asked, in one system call.
+///
+/// # Errors
+/// When `poll` fails.
+fn changed_of(tables: &[TableWatch]) -> io::Result<Vec<&TableWatch>> {
     let changed = PollFlags::POLLPRI | PollFlags::POLLERR;
     let mut fds: Vec<_> = tables
         .iter()
         .map(|watch| PollFd::new(watch.table.as_fd(), changed))
         .collect();
-    let polled = loop {
+    loop {
         match poll(&mut fds, PollTimeout::ZERO) {
+            Ok(_) => break,
             Err(Errno::EINTR) => {}
-            polled => break polled,
+            Err(error) => return Err(error.into()),
         }
-    };
-    let has_changed =
-        |fd: &PollFd<'_>| polled.is_err() || fd.revents().is_none_or(|events| !events.is_empty());
+    }
+    let has_changed = |fd: &PollFd<'_>| fd.revents().is_none_or(|events| !events.is_empty());
     let all = tables.iter().zip(&fds);
-    all.filter(|(_, fd)| has_changed(fd))
+    Ok(all
+        .filter(|(_, fd)| has_changed(fd))
         .map(|(watch, _)| watch)
-        .collect()
+        .collect())
 }
 
 /// The mount tables of the system's other namespaces, held open for as long as a checkpoint takes: while open they keep the namespaces alive.
@@ -171,7 +164,9 @@ impl OtherTables {
         deadline: Instant,
     ) -> io::Result<Appeared> {
         let mut appeared = Appeared::default();
-        for table in changed_of(&self.tables) {
+        // Those that cannot be asked count as changed.
+        let changed = changed_of(&self.tables).unwrap_or_else(|_| self.tables.iter().collect());
+        for table in changed {
             match table.appeared(before, policy, deadline) {
                 Ok(more) => appeared.add(more),
                 // A namespace whose last process has gone has no mounts any more.
