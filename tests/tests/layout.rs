@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use tests::agent::Agent;
+use tests::error::Step;
 use tests::guest::{Disk, Event, FsKind, Guest};
 use tests::host::Operation;
 use tests::steps::{frozen, mount_all, succeeds, writable};
@@ -18,6 +19,17 @@ fn device(guest: &Guest, mount_point: &str) -> tests::error::BedResult<String> {
         .rfind(|line| line.split(' ').nth(4) == Some(mount_point));
     let device = line.and_then(|line| line.split(' ').nth(2));
     Ok(device.unwrap_or_default().to_owned())
+}
+
+/// A checkpoint in which all of these are frozen, and writable after it; how long FREEZE took.
+fn held(guest: &mut Guest, places: &[&str]) -> Step<Duration> {
+    succeeds(guest, Operation::HOT_BACKUP)?;
+    let took = succeeds(guest, Operation::FREEZE)?.took;
+    let asleep = frozen(guest, places);
+    succeeds(guest, Operation::THAW)?;
+    asleep?;
+    writable(guest, places)?;
+    Ok(took)
 }
 
 scenario! {
@@ -139,7 +151,7 @@ scenario! {
 }
 
 /// The mount table as SUSE's kernels print it: for a mount of btrfs the number that `stat` has for its subvolume.
-fn with_a_number_for_each_subvolume(guest: &Guest) -> tests::error::Step<String> {
+fn with_a_number_for_each_subvolume(guest: &Guest) -> Step<String> {
     let mut table = String::new();
     for line in guest.read("/proc/self/mountinfo")?.lines() {
         let mut fields: Vec<String> = line.split(' ').map(str::to_owned).collect();
@@ -180,12 +192,7 @@ scenario! {
         let places = ["/mnt/ext4", "/mnt/btrfs", "/mnt/sub1", "/mnt/sub2"];
         let mut took = Duration::ZERO;
         for _ in 0..2 {
-            succeeds(&mut guest, Operation::HOT_BACKUP)?;
-            took = succeeds(&mut guest, Operation::FREEZE)?.took;
-            let asleep = frozen(&guest, &places);
-            succeeds(&mut guest, Operation::THAW)?;
-            asleep?;
-            writable(&guest, &places)?;
+            took = held(&mut guest, &places)?;
             let events = guest.freezes()?;
             promise!(events.len() == 4, "the kernel saw {events:?}");
         }
@@ -220,12 +227,7 @@ scenario! {
         let outer = Event::Freeze(device(&guest, "/mnt/ext4")?);
         let mut took = Duration::ZERO;
         for _ in 0..3 {
-            succeeds(&mut guest, Operation::HOT_BACKUP)?;
-            took = succeeds(&mut guest, Operation::FREEZE)?.took;
-            let asleep = frozen(&guest, &places);
-            succeeds(&mut guest, Operation::THAW)?;
-            asleep?;
-            writable(&guest, &places)?;
+            took = held(&mut guest, &places)?;
             let events = guest.freezes()?;
             let at = |wanted: &Event| events.iter().position(|event| event == wanted);
             promise!(at(&inner).is_some() && at(&inner) < at(&outer), "not inside out: {events:?}");
@@ -296,7 +298,7 @@ scenario! {
 }
 
 /// FREEZE and THAW until the third, each with success; the fastest FREEZE counts.
-fn fastest_freeze(guest: &mut Guest) -> tests::error::Step<Duration> {
+fn fastest_freeze(guest: &mut Guest) -> Step<Duration> {
     let mut fastest = Duration::MAX;
     for _ in 0..3 {
         // As every host does: it asks before it freezes.
@@ -338,7 +340,7 @@ scenario! {
         bed.start_agent(&mut guest)?;
         strace::attach(&guest, &guest.sh("pidof hv-vssd")?)?;
         // Those of other namespaces, as the kernel itself has one for devtmpfs, are read once more, to be compared.
-        let reads = |guest: &Guest| -> tests::error::Step<usize> {
+        let reads = |guest: &Guest| -> Step<usize> {
             Ok(guest.read(strace::FILE)?.lines().filter(|line| line.contains("/proc/self/mountinfo\"")).count())
         };
         succeeds(&mut guest, Operation::HOT_BACKUP)?;
